@@ -1,0 +1,37 @@
+"""sd2eval: the Stable Diffusion v2 model card as experiments anyone can run.
+
+`dir(sd2eval)` is the public API. Nothing here imports torch: a finished run is read on any laptop.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# conf/, runners/ and reports/ lie beside this folder in a checkout and inside it in a wheel.
+if not Path(__path__[0], "conf").is_dir():
+    __path__.append(str(Path(__path__[0]).parent))
+
+if TYPE_CHECKING:
+    from sd2eval.report import load_run as load_run
+    from sd2eval.report import report as report
+    from sd2eval.sweep import sweep as sweep
+
+_API = {"load_run": "sd2eval.report", "report": "sd2eval.report", "sweep": "sd2eval.sweep"}
+
+__all__ = ["__version__", "load_run", "report", "sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public function on first use, so that `import sd2eval` stays instant."""
+    if name not in _API:
+        raise AttributeError(f"module 'sd2eval' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    from importlib import import_module
+
+    return getattr(import_module(_API[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
