@@ -1,0 +1,1 @@
+"""Hydra configs; a package so that `pkg://sd2eval.conf` finds them in a wheel too."""

@@ -1,0 +1,165 @@
+"""Checkpoints: weights on diffusers' classes, the DDIM settings of the original code, and what they are conditioned on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import DPTForDepthEstimation
+
+from sd2eval.checkpoints.conditioning import (
+    Adapter,
+    Conditioning,
+    depth_adapter,
+    inpainting_adapter,
+    upscaling_adapter,
+)
+from sd2eval.checkpoints.sources import component_folders, digest
+from sd2eval.checkpoints.text import TextEncoder, load_text_encoder
+from sd2eval.config import CheckpointConfig
+from sd2eval.errors import InputError
+
+EXTRA_CHANNELS = {"text": 0, "depth": 1, "inpainting": 5, "upscaling": 3}
+"""UNet input channels behind the latent's."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything the sampler needs of one checkpoint, loaded."""
+
+    definition: CheckpointConfig
+    unet: Any
+    vae: Any
+    text_encoder: TextEncoder
+    scheduler: Any
+    adapter: Adapter | None
+    """None for a checkpoint that sees only the text."""
+    digest: str
+    """SHA-256 over all weights."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one latent."""
+        size = self.definition.resolution // vae_factor(self.vae)
+        return (self.vae.config.latent_channels, size, size)
+
+    def uncond(self) -> torch.Tensor:
+        """Return the hidden states of the empty prompt, [1, context, width]."""
+        return self.text_encoder([""])[0]
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents [N, C, h, w] to images float32 [N, 3, R, R], about [-1, 1], unclamped."""
+        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        return self.vae.decode(scaled).sample.float()
+
+
+def ddim_scheduler(definition: CheckpointConfig) -> Any:
+    """Return the DDIM of the original code: timesteps 981, 961, ..., 1 at 50 steps, no clipping."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=definition.beta_start,
+        beta_end=definition.beta_end,
+        beta_schedule="scaled_linear",
+        prediction_type=definition.prediction_type,
+        timestep_spacing="leading",
+        steps_offset=1,
+        set_alpha_to_one=False,
+        clip_sample=False,
+    )
+
+
+def vae_factor(vae: Any) -> int:
+    """Return how many times smaller a latent is than its image."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def load(definition: CheckpointConfig, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+    """Load a checkpoint.
+
+    Args:
+        definition: which weights and how to sample them.
+        device: where it will run.
+        dtype: of UNet and text encoder; the autoencoder stays in float32, where half precision can overflow.
+
+    Raises:
+        InputError: a component is missing or is not what the definition says.
+    """
+    folders = component_folders(definition)
+    unet = _load(UNet2DConditionModel, folders["unet"], dtype).to(device)
+    vae = _load(AutoencoderKL, folders["vae"], torch.float32).to(device)
+    text_encoder = load_text_encoder(
+        folders["text_encoder"], folders["tokenizer"], definition.text, dtype
+    )
+    text_encoder.model.to(device)
+    _check_channels(definition, unet, vae, text_encoder)
+    return Checkpoint(
+        definition=definition,
+        unet=unet,
+        vae=vae,
+        text_encoder=text_encoder,
+        scheduler=ddim_scheduler(definition),
+        adapter=_adapter(definition, vae, folders, device),
+        digest=digest(folders),
+    )
+
+
+def _load(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    try:
+        model = cls.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{folder}: cannot load {cls.__name__}: {reason}") from error
+    return model.eval().requires_grad_(False)
+
+
+def _check_channels(definition: CheckpointConfig, unet: Any, vae: Any, text: TextEncoder) -> None:
+    """Refuse a UNet of another kind before it samples something else than it says."""
+    expected = vae.config.latent_channels + EXTRA_CHANNELS[definition.conditioning]
+    if unet.config.in_channels != expected:
+        raise InputError(
+            f"checkpoint '{definition.name}': conditioning={definition.conditioning} needs a UNet with {expected} "
+            f"input channels, {definition.source} has {unet.config.in_channels}"
+        )
+    width = text.model.config.hidden_size
+    if unet.config.cross_attention_dim != width:
+        raise InputError(
+            f"checkpoint '{definition.name}': the UNet attends to {unet.config.cross_attention_dim} text features, "
+            f"the text encoder gives {width}"
+        )
+
+
+def _adapter(
+    definition: CheckpointConfig, vae: Any, folders: dict[str, Path], device: torch.device
+) -> Adapter | None:
+    size = definition.resolution // vae_factor(vae)
+    if definition.conditioning == "depth":
+        estimator = _load_depth_estimator(folders["depth_estimator"]).to(device)
+        return depth_adapter(estimator, size)
+    if definition.conditioning == "inpainting":
+        return inpainting_adapter(vae, size)
+    if definition.conditioning == "upscaling":
+        if definition.noise_level is None:
+            raise InputError(f"checkpoint.noise_level: '{definition.name}' needs one, 0 to 349 (the demo uses 20)")
+        return upscaling_adapter(definition.noise_level, device)
+    return None
+
+
+def _load_depth_estimator(folder: Path) -> Any:
+    model = DPTForDepthEstimation.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    return model.float().eval().requires_grad_(False)
+
+
+__all__ = [
+    "Adapter",
+    "Checkpoint",
+    "Conditioning",
+    "ddim_scheduler",
+    "load",
+    "vae_factor",
+]

@@ -1,0 +1,139 @@
+"""Captions to the hidden states that condition a UNet.
+
+Stable Diffusion v2 takes the penultimate layer of OpenCLIP's text tower, then its final layer norm, all
+positions, no projection, no padding mask; ids come from `open_clip`'s tokenizer, padded with 0. The
+transformers tokenizer would treat "!" as padding and skip the clean-up of the text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+Tokenize = Callable[[Sequence[str]], tuple[torch.Tensor, list[bool]]]
+"""Texts to ids [N, context] (int64) and, per text, whether it was cut at the context."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Tokenizer and text tower of one checkpoint."""
+
+    model: Any
+    tokenize: Tokenize
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str], batch_size: int = 64) -> tuple[torch.Tensor, list[bool]]:
+        """Encode texts.
+
+        Returns:
+            Hidden states [N, context, width] in the model's dtype, and whether each text was truncated.
+        """
+        ids, truncated = self.tokenize(texts)
+        device = self.model.device
+        chunks = [self.model(input_ids=chunk.to(device))[0] for chunk in ids.split(batch_size)]
+        return torch.cat(chunks), truncated
+
+
+def load_text_encoder(folder: Path, tokenizer_folder: Path, kind: str, dtype: torch.dtype) -> TextEncoder:
+    """Load a text encoder folder: transformers layout, or OpenCLIP's state dict with its text config.
+
+    Args:
+        folder: holds `config.json` and either `open_clip_model.safetensors` or transformers' weights.
+        tokenizer_folder: the tokenizer that belongs to it.
+        kind: `open_clip` (SD2: open_clip's tokenizer) or `clip` (v1.5: the transformers tokenizer).
+        dtype: of the weights.
+    """
+    converted = folder / "open_clip_model.safetensors"
+    if converted.exists():
+        model = from_open_clip(load_file(converted), json.loads((folder / "config.json").read_text()))
+    else:
+        model = CLIPTextModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    model = model.to(dtype).eval().requires_grad_(False)
+    context = model.config.max_position_embeddings
+    tokenize = _open_clip_tokenize if kind == "open_clip" else _clip_tokenize
+    return TextEncoder(model, tokenize(tokenizer_folder, context))
+
+
+def from_open_clip(state: dict[str, torch.Tensor], text_config: dict[str, Any]) -> Any:
+    """Build the CLIPTextModel that computes OpenCLIP's penultimate layer followed by `ln_final`.
+
+    Args:
+        state: OpenCLIP state dict; keys outside the text tower are ignored.
+        text_config: OpenCLIP's `text_cfg` (context_length, vocab_size, width, heads, layers).
+
+    Returns:
+        transformers CLIPTextModel, float32, with one layer less than the tower.
+    """
+    layers = text_config["layers"] - 1
+    config = CLIPTextConfig(
+        vocab_size=text_config["vocab_size"],
+        hidden_size=text_config["width"],
+        intermediate_size=4 * text_config["width"],
+        num_hidden_layers=layers,
+        num_attention_heads=text_config["heads"],
+        max_position_embeddings=text_config["context_length"],
+        hidden_act="gelu",  # OpenCLIP's own towers; only OpenAI's weights use quick_gelu
+        bos_token_id=text_config["vocab_size"] - 2,
+        eos_token_id=text_config["vocab_size"] - 1,
+        pad_token_id=0,
+    )
+    model = CLIPTextModel(config)
+    model.load_state_dict(_rename(state, layers))
+    return model
+
+
+def _rename(state: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
+    renamed = {
+        "embeddings.token_embedding.weight": state["token_embedding.weight"],
+        "embeddings.position_embedding.weight": state["positional_embedding"],
+        "final_layer_norm.weight": state["ln_final.weight"],
+        "final_layer_norm.bias": state["ln_final.bias"],
+    }
+    parts = {
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+        "self_attn.out_proj": "attn.out_proj",
+    }
+    for index in range(layers):
+        ours, theirs = f"encoder.layers.{index}", f"transformer.resblocks.{index}"
+        for kind in ("weight", "bias"):
+            for new, old in parts.items():
+                renamed[f"{ours}.{new}.{kind}"] = state[f"{theirs}.{old}.{kind}"]
+            packed = state[f"{theirs}.attn.in_proj_{kind}"].chunk(3)  # query, key, value stacked by rows
+            for name, tensor in zip("qkv", packed, strict=True):
+                renamed[f"{ours}.self_attn.{name}_proj.{kind}"] = tensor
+    return {key: tensor.float() for key, tensor in renamed.items()}
+
+
+def _open_clip_tokenize(folder: Path, context: int) -> Tokenize:
+    merges = sorted(folder.glob("bpe_*.txt.gz"))  # a checkpoint's own vocabulary; SD2 uses open_clip's
+    tokenizer = SimpleTokenizer(str(merges[0]), context_length=context) if merges else SimpleTokenizer()
+
+    def tokenize(texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
+        truncated = [len(tokenizer.encode(text)) + 2 > context for text in texts]  # plus start and end
+        return tokenizer(list(texts), context_length=context), truncated
+
+    return tokenize
+
+
+def _clip_tokenize(folder: Path, context: int) -> Tokenize:
+    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def tokenize(texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
+        whole = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        cut = tokenizer(
+            list(texts), truncation=True, max_length=context, padding="max_length", return_tensors="pt"
+        )
+        return cut["input_ids"], [len(ids) > context for ids in whole]
+
+    return tokenize

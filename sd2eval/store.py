@@ -1,0 +1,275 @@
+"""The run folder: the only module that knows paths.
+
+Every file is written under a temporary name, flushed to the disk and renamed; a shard is a folder published by
+one rename, which fails if the shard is there already. Whatever moment a run is killed at, what is visible is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sd2eval.errors import InputError
+from sd2eval.plan import Block, Cell
+from sd2eval.records import SCHEMA_VERSION, EnergyReading, ImageRecord, Prompt, RunInfo
+
+Arrays = Mapping[str, NDArray[Any]]
+
+TEMPORARY = ".tmp-"
+
+
+class RunFolder:
+    """One sweep on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    # What was run
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "run.json").exists()
+
+    def read_info(self) -> RunInfo:
+        """Return `run.json`.
+
+        Raises:
+            InputError: there is no run here, it is damaged, or a newer sd2eval wrote it.
+        """
+        file = self.path / "run.json"
+        try:
+            data = json.loads(file.read_text())
+            version = data["schema_version"]
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: no run here (run.json is missing)") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file}: not a readable run record ({error})") from error
+        if version > SCHEMA_VERSION:
+            raise InputError(f"{file}: written by a newer sd2eval (schema {version}, this one reads {SCHEMA_VERSION})")
+        return RunInfo(**data)
+
+    def write_info(self, info: RunInfo) -> None:
+        """Write `run.json`."""
+        self.write_json("run.json", info.to_json())
+
+    def write_prompts(self, prompts: Sequence[Prompt], truncated: Sequence[bool]) -> None:
+        """Record the prompts in order; positions in shards refer to it."""
+        rows = [asdict(prompt) | {"truncated": cut} for prompt, cut in zip(prompts, truncated, strict=True)]
+        self.write_json("prompts.json", rows)
+
+    def read_prompts(self) -> list[dict[str, Any]]:
+        """Return the recorded prompts (fields of `Prompt` and `truncated`)."""
+        return json.loads((self.path / "prompts.json").read_text())  # type: ignore[no-any-return]
+
+    # Shards
+
+    def blocks(self, checkpoint: str) -> list[Block]:
+        """Return the published blocks of a checkpoint, in order."""
+        folder = self.path / "shards" / checkpoint
+        if not folder.is_dir():
+            return []
+        return sorted(Block.parse(entry.name) for entry in folder.iterdir() if not entry.name.startswith("."))
+
+    def publish(
+        self,
+        checkpoint: str,
+        block: Block,
+        arrays: Arrays,
+        images: Sequence[ImageRecord],
+        energy: Sequence[EnergyReading],
+        scales: Sequence[float],
+    ) -> None:
+        """Make a finished shard visible, whole or not at all.
+
+        Args:
+            checkpoint: whose shard.
+            block: its captions.
+            arrays: features, each [len(block), len(scales), d].
+            images: one record per caption and scale.
+            energy: what the shard cost, by stage.
+            scales: order of the second axis.
+        """
+        target = self.path / "shards" / checkpoint / block.key
+        temporary = target.parent / f"{TEMPORARY}{block.key}-{uuid.uuid4().hex[:8]}"
+        temporary.mkdir(parents=True)
+        features = _npz(arrays)
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "checkpoint": checkpoint,
+            "guidance_scales": list(scales),
+            "features_sha256": hashlib.sha256(features).hexdigest(),
+            "images": [asdict(image) for image in images],
+            "energy": [asdict(reading) for reading in energy],
+        }
+        _write(temporary / "features.npz", features)
+        _write(temporary / "manifest.json", _json(manifest))
+        _sync(temporary)
+        try:
+            temporary.rename(target)  # fails on a published shard, which is not empty
+        except OSError:
+            shutil.rmtree(temporary)
+            if not target.is_dir():
+                raise
+        _sync(target.parent)
+
+    def read_shard(self, checkpoint: str, block: Block) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return a shard's arrays and manifest.
+
+        Raises:
+            InputError: a file is damaged; the message names the folder to delete.
+        """
+        folder = self.path / "shards" / checkpoint / block.key
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            data = (folder / "features.npz").read_bytes()
+            if hashlib.sha256(data).hexdigest() != manifest["features_sha256"]:
+                raise ValueError("features.npz does not have the digest its manifest names")
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                return dict(archive), manifest
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{folder}: damaged shard ({error}); delete the folder and run the sweep again") from error
+
+    def read_manifest(self, checkpoint: str, block: Block) -> dict[str, Any]:
+        """Return a shard's manifest alone."""
+        file = self.path / "shards" / checkpoint / block.key / "manifest.json"
+        return json.loads(file.read_text())  # type: ignore[no-any-return]
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written."""
+        for leftover in self.path.rglob(f"{TEMPORARY}*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+    # Other files
+
+    def image_folder(self, cell: Cell) -> Path:
+        """Return the folder of a cell's PNG files."""
+        return self.path / "images" / cell.key
+
+    def sheet(self, checkpoint: str) -> Path:
+        """Return the path of a checkpoint's contact sheet."""
+        return self.path / "sheets" / f"{checkpoint}.png"
+
+    def write_session(self, session: str, readings: Sequence[tuple[str, EnergyReading]], grid: str) -> None:
+        """Record what one process spent outside shards: `(checkpoint or "", reading)` pairs."""
+        rows = [{"checkpoint": checkpoint} | asdict(reading) for checkpoint, reading in readings]
+        self.write_json(f"sessions/{session}.json", {"grid": grid, "readings": rows})
+
+    def read_sessions(self) -> list[dict[str, Any]]:
+        """Return all session records, in the order of their names."""
+        return [json.loads(file.read_text()) for file in sorted(self.path.glob("sessions/*.json"))]
+
+    def write_arrays(self, name: str, arrays: Arrays) -> None:
+        """Write `<name>.npz`."""
+        write_bytes(self.path / f"{name}.npz", _npz(arrays))
+
+    def read_arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of `<name>.npz`."""
+        with np.load(self.path / f"{name}.npz", allow_pickle=False) as archive:
+            return dict(archive)
+
+    def has(self, name: str) -> bool:
+        """Whether a file of that name is there."""
+        return (self.path / name).exists()
+
+    def write_json(self, name: str, data: Any) -> Path:
+        """Write `name` as JSON and return its path."""
+        return write_bytes(self.path / name, _json(data))
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write `name` and return its path."""
+        return write_bytes(self.path / name, text.encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one writer; the lock ends with the process, however it ends.
+
+        Raises:
+            InputError: somebody else is writing here; the message names host, process and since when.
+        """
+        import fcntl
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise InputError(f"{self.path}: another sweep is writing here ({file.read().strip()})") from error
+            file.truncate(0)
+            file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {time.strftime('%F %T')}")
+            file.flush()
+            yield
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write a file atomically: temporary name, flushed to the disk, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}"
+    _write(temporary, data)
+    temporary.replace(path)
+    return path
+
+
+def cache_folder() -> Path:
+    """Return where features that many runs share are kept: `SD2EVAL_CACHE` or the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "sd2eval"
+    return Path(os.environ.get("SD2EVAL_CACHE", default)).expanduser()
+
+
+def read_cached(key: str) -> NDArray[Any] | None:
+    """Return the cached array of a content digest, or None; a damaged file counts as absent."""
+    try:
+        return np.load(cache_folder() / f"{key}.npy", allow_pickle=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def write_cached(key: str, array: NDArray[Any]) -> None:
+    """Cache an array under a content digest; a cache that cannot be written is only slower next time."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    try:
+        write_bytes(cache_folder() / f"{key}.npy", buffer.getvalue())
+    except OSError:
+        return
+
+
+def _npz(arrays: Arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _json(data: Any) -> bytes:
+    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
