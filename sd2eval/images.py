@@ -63,8 +63,8 @@ def square(image: Pixels, size: int, filter: Filter = "bicubic", fit: Fit = "cro
     """Resize to uint8 [size,size,3] with Pillow's antialiased filter on uint8: a protocol choice.
 
     `crop`: the short side becomes `size`, the long side floor(size * long / short), then the centre is cut
-    out. Of d surplus pixels the left (or upper) side loses round(d/2), halves to even: 0 of 1, 2 of 3. That is
-    exactly torchvision's `Resize(size)` and `CenterCrop(size)`.
+    out. Of d surplus pixels the left (or upper) side loses round(d/2), halves to even: 0 of 1, 2 of 3. That
+    is exactly torchvision's `Resize(size)` and `CenterCrop(size)`.
     `squash`: both sides become `size`; nothing is cut off, proportions are lost.
     """
     if size < 1:
