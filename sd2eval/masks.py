@@ -82,7 +82,7 @@ def _boxes(draw: ImageDraw.ImageDraw, random: np.random.RandomState, scale: floa
         left, top = random.randint(MARGIN, BASE - MARGIN - np.array([width, height]) + 1)
         rounded, radius = random.random_sample() < P_ROUNDED, random.randint(*RADIUS)
         bottom = top + (width if rounded else height)
-        x, y = int(left * scale), int(top * scale)
+        x, y = round(left * scale), round(top * scale)
         # Pillow's last column and row belong to the box.
         box = (x, y, max(x, round((left + width) * scale) - 1), max(y, round(bottom * scale) - 1))
         draw.rounded_rectangle(box, radius * scale if rounded else 0, fill=1)
