@@ -46,10 +46,10 @@ def mask(seed: int, caption_id: int, size: int) -> Mask:
     of seed and caption id. At least one pixel is True.
 
     Raises:
-        ValueError: `size` is below 8, one pixel of the latent image.
+        ValueError: `size` is below 16, where boxes vanish.
     """
-    if size < 8:
-        raise ValueError(f"size must be at least 8, got {size}")
+    if size < 16:
+        raise ValueError(f"size must be at least 16, got {size}")
     key = hashlib.sha256(f"mask/{seed}/{caption_id}".encode()).digest()
     random = np.random.RandomState(np.frombuffer(key, dtype=">u4").astype(np.uint32))
     everything, strokes = random.random_sample(2) < (P_EVERYTHING, P_STROKES)

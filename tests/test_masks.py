@@ -61,14 +61,14 @@ def test_same_mask_at_every_size(size: int) -> None:
     assert min(same) > 0.95
 
 
-@pytest.mark.parametrize("size", [8, 9, 17, 64])
+@pytest.mark.parametrize("size", [16, 17, 31, 64])
 def test_something_is_always_painted(size: int) -> None:
     assert all(mask(1, caption, size).any() for caption in range(300))
 
 
 def test_size_has_a_lower_end() -> None:
-    with pytest.raises(ValueError, match="at least 8"):
-        mask(0, 0, 7)
+    with pytest.raises(ValueError, match="at least 16"):
+        mask(0, 0, 15)
 
 
 def test_the_published_draw_does_not_change() -> None:
