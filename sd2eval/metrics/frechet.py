@@ -1,0 +1,150 @@
+"""Frechet distance between Gaussians fitted to features (FID, when the features are Inception's).
+
+d^2 = |mu - mu_r|^2 + tr S + tr S_r - 2 tr (S_r^(1/2) S S_r^(1/2))^(1/2) (Dowson and Landau 1982; Heusel et al.
+2017, eq. 6). With S = A^T A and S_r = B^T B the last trace is the sum of the singular values of A B^T, so only a
+symmetric eigenproblem of the smaller side is solved: n x n for n samples in more than n dimensions, exact in both
+cases. All in float64: float32 moves a FID by up to 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sd2eval.errors import InputError
+from sd2eval.metrics._checks import as_varied_features, require_same_width
+from sd2eval.statistics import Estimate
+
+Array = NDArray[np.float64]
+
+# Trapezoid rule on a logarithmic axis. The integrand is analytic up to pi/2 off that axis, so the error is about
+# exp(-pi^2 / step) = 2e-11, and 1e-8 of the smallest and largest singular value is cut off at the ends.
+_STEP = 0.4
+_REACH = 1e8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gaussian:
+    """Moments of a set of features."""
+
+    mean: Array
+    """Shape [d]."""
+    covariance: Array
+    """Shape [d, d], unbiased (divided by n - 1)."""
+    n: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrechetReference:
+    """Reference moments, factorised once and used for every cell."""
+
+    mean: Array
+    """Shape [d]."""
+    factor: Array
+    """Shape [rank, d]: B with B^T B = the covariance."""
+    trace: float
+    """Trace of the covariance."""
+    n: int
+
+
+def gaussian(features: ArrayLike) -> Gaussian:
+    """Return mean and unbiased covariance of features [n, d], in float64.
+
+    Raises:
+        InputError: the features are not [n >= 2, d], not finite, or all rows are identical.
+    """
+    x = as_varied_features(features, "features")
+    mean = x.mean(axis=0)
+    centred = x - mean
+    return Gaussian(mean, centred.T @ centred / (len(x) - 1), len(x))
+
+
+def frechet_reference(moments: Gaussian) -> FrechetReference:
+    """Return the reference with a factor of its covariance: the part that is the same for every cell."""
+    values, vectors = np.linalg.eigh(moments.covariance)
+    keep = _above_noise(values)
+    factor = np.sqrt(values[keep])[:, None] * vectors[:, keep].T
+    return FrechetReference(moments.mean, factor, float(np.trace(moments.covariance)), moments.n)
+
+
+def frechet_distance(features: ArrayLike, reference: FrechetReference) -> Estimate:
+    """Return the (squared) Frechet distance of features to a reference, with each sample's influence.
+
+    The influence is the exact jackknife, (n - 1) x (mean leave-one-out value - value without sample i), for the
+    price of one matrix product (see `_trace_lost`). The derivative of the distance would be the more usual choice,
+    but it overstates the standard error by 25-35% when n is not much larger than d. The reference is taken as
+    fixed: the standard error is that of drawing other prompts, not of another reference set.
+
+    The value itself is biased upward by roughly d / n, as every plug-in Frechet distance is: compare equal n only,
+    and read it together with KID.
+
+    Args:
+        features: shape [n, d], n >= 2.
+        reference: of the same extractor.
+
+    Returns:
+        Value >= 0 in squared feature units.
+
+    Raises:
+        InputError: see `gaussian`; or d differs from the reference's.
+    """
+    x = as_varied_features(features, "features")
+    require_same_width(x, len(reference.mean), "features", "the reference")
+    n = len(x)
+    mean = x.mean(axis=0)
+    centred = x - mean
+    squares = np.square(centred).sum(axis=1)
+    shift = mean - reference.mean
+    singular, weights = _spectrum(centred @ reference.factor.T / np.sqrt(n - 1))
+    value = shift @ shift + squares.sum() / (n - 1) + reference.trace - 2 * singular.sum()
+    if n == 2:  # one sample has no covariance, so there is no leave-one-out value: use the derivative
+        moved = 2 * centred @ shift + squares - (n - 1) * weights @ singular
+    else:
+        kept = np.sqrt((n - 1) / (n - 2)) * (singular.sum() - _trace_lost(singular, weights))
+        shifts = np.square(shift - centred / (n - 1)).sum(axis=1)
+        traces = (squares.sum() - n / (n - 1) * squares) / (n - 2)
+        moved = -(n - 1) * (shifts + traces - 2 * kept)
+    # A squared distance is never negative; only round-off of the three traces makes it so, for near-equal sets.
+    return Estimate(max(float(value), 0.0), moved - moved.mean())
+
+
+def _spectrum(y: Array) -> tuple[Array, Array]:
+    """Return the non-zero singular values [r] of y [n, k] and the squares of its left singular vectors [n, r]."""
+    tall = len(y) >= y.shape[1]
+    values, vectors = np.linalg.eigh(y.T @ y if tall else y @ y.T)
+    keep = _above_noise(values)
+    singular, vectors = np.sqrt(values[keep]), vectors[:, keep]
+    left = y @ vectors / singular if tall else vectors
+    return singular, np.square(left)
+
+
+def _above_noise(values: Array) -> NDArray[np.bool_]:
+    """Mark ascending eigenvalues that are more than round-off; the root of round-off would be a visible error."""
+    if not np.isfinite(values).all():
+        raise InputError("the covariance of the features overflows float64: their values are too large")
+    return values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+
+
+def _trace_lost(singular: Array, weights: Array) -> Array:
+    """Return for each row how much the sum of singular values of y shrinks without it (mean re-centred), [n].
+
+    Leaving row i out turns W = y^T y into W - c y_i y_i^T with c = n / (n - 1). From sqrt(a) = 1/pi int_0^inf
+    t^(-1/2) a / (a + t) dt and the matrix determinant lemma, the loss of tr sqrt(W) is
+
+        -1/pi int_0^inf log(1 - c sum_k u_ik^2 s_k^2 / (s_k^2 + v^2)) dv,
+
+    one integral per row that needs only squared singular vectors u_ik^2 (`weights`) and singular values s_k.
+    """
+    n = len(weights)
+    if len(singular) == 0:
+        return np.zeros(n)
+    log_nodes = np.arange(np.log(singular.min() / _REACH), np.log(singular.max() * _REACH), _STEP)
+    nodes = np.exp(log_nodes)
+    c = n / (n - 1)
+    # 1 - c s^2 / (s^2 + v^2) rewritten without the cancellation at v -> 0, where leaving a row out loses a rank
+    ratio = np.square(nodes) / (np.square(singular)[:, None] + np.square(nodes))
+    remaining = np.clip(1 - c * weights.sum(axis=1), 0, None)[:, None] + c * (weights @ ratio)
+    loss: Array = -(np.log(remaining) @ nodes) * _STEP / np.pi
+    return loss

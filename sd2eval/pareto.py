@@ -1,0 +1,119 @@
+"""Dominance and the Pareto front, for any number of objectives; and a run's cells with their front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from sd2eval.errors import InputError
+from sd2eval.metrics import METRICS, Kind, Metric
+from sd2eval.records import Direction
+
+Array = NDArray[np.float64]
+
+ROLES: tuple[Kind, ...] = ("distance", "kernel", "score")
+
+
+def dominates(a: ArrayLike, b: ArrayLike, directions: Sequence[Direction]) -> bool:
+    """Return whether point a is at least as good as b in every objective and better in one.
+
+    Args:
+        a: shape [k], one value per objective.
+        b: shape [k].
+        directions: k times "higher" or "lower", whichever is better.
+
+    Raises:
+        InputError: another number of objectives than directions, or NaN.
+    """
+    first, second = _losses([a, b], directions)
+    return bool((first <= second).all() and (first < second).any())
+
+
+def front(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
+    """Return for each point whether no other point dominates it.
+
+    Equal points do not dominate each other: duplicates of a front point are all on the front.
+
+    Args:
+        points: shape [n, k].
+        directions: k times "higher" or "lower", whichever is better.
+
+    Returns:
+        Shape [n], bool; at least one True when n > 0.
+
+    Raises:
+        InputError: wrong shape, unknown direction, or NaN (a missing value can neither win nor lose).
+    """
+    losses = _losses(points, directions)
+    no_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
+    better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
+    return ~(no_worse & better).any(axis=0)
+
+
+def _losses(points: ArrayLike, directions: Sequence[Direction]) -> Array:
+    """Return the points as float64 [n, k] with every objective turned so that lower is better."""
+    unknown = set(directions) - {"higher", "lower"}
+    if unknown:
+        raise InputError(f"a direction is 'higher' or 'lower', got {sorted(unknown)}")
+    array = np.asarray(points, dtype=np.float64)
+    if array.size == 0:
+        array = array.reshape(0, len(directions))
+    if array.ndim != 2 or array.shape[1] != len(directions):
+        raise InputError(f"expected points of shape [n, {len(directions)}], got {list(array.shape)}")
+    if np.isnan(array).any():
+        raise InputError(f"{int(np.isnan(array).any(axis=1).sum())} of {len(array)} points contain NaN")
+    return array * np.array([1.0 if d == "lower" else -1.0 for d in directions])
+
+
+def roles(results: pd.DataFrame) -> dict[Kind, Metric]:
+    """Return the metric of `results` that plays each role (distance, kernel, score), the first in `METRICS`' order.
+
+    Metrics that `METRICS` does not know play none.
+    """
+    present = set(results["metric"])
+    chosen: dict[Kind, Metric] = {}
+    for metric in METRICS.values():
+        if metric.name in present:
+            chosen.setdefault(metric.kind, metric)
+    return chosen
+
+
+def cells(results: pd.DataFrame) -> pd.DataFrame:
+    """Return a run's results as one row per cell, with the Pareto front of score and distance marked.
+
+    Args:
+        results: columns of `Score`, one row per cell and metric.
+
+    Returns:
+        Columns checkpoint, guidance_scale, n, `<role>` and `<role>_stderr` for the roles distance, kernel and
+        score (NaN where missing), and front (bool; never for a cell without score or distance). Checkpoints
+        keep the order of `results`, scales ascend.
+
+    Raises:
+        InputError: a cell has two values of one metric, as when two runs were concatenated.
+    """
+    keys = ["checkpoint", "guidance_scale"]
+    twice = results.duplicated([*keys, "metric"])
+    if twice.any():
+        row = results[twice].iloc[0]
+        raise InputError(
+            f"{row['checkpoint']} at guidance scale {row['guidance_scale']:g} has two values of {row['metric']}: "
+            "give the results of one run"
+        )
+    wide = results.groupby(keys, sort=False, as_index=False).agg(n=("n", "min"))
+    chosen = roles(results)
+    for role in ROLES:
+        rows = results[results["metric"] == chosen[role].name] if role in chosen else results.iloc[:0]
+        values = rows[[*keys, "value", "stderr"]].rename(columns={"value": role, "stderr": f"{role}_stderr"})
+        wide = wide.merge(values, on=keys, how="left")
+    order = {name: rank for rank, name in enumerate(wide["checkpoint"].unique())}
+    wide = wide.sort_values(keys, key=lambda column: column.map(order) if column.name == "checkpoint" else column)
+    complete = wide[["distance", "score"]].notna().all(axis=1)
+    wide["front"] = False
+    if complete.any():
+        directions = [chosen["distance"].direction, chosen["score"].direction]
+        wide.loc[complete, "front"] = front(wide.loc[complete, ["distance", "score"]].to_numpy(), directions)
+    return wide.reset_index(drop=True)
