@@ -28,7 +28,7 @@ def dominates(a: ArrayLike, b: ArrayLike, directions: Sequence[Direction]) -> bo
     Raises:
         InputError: another number of objectives than directions, or NaN.
     """
-    first, second = _losses([a, b], directions)
+    first, second = _losses(np.stack([np.asarray(a), np.asarray(b)]), directions)
     return bool((first <= second).all() and (first < second).any())
 
 
@@ -50,7 +50,8 @@ def front(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool
     losses = _losses(points, directions)
     no_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
     better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
-    return ~(no_worse & better).any(axis=0)
+    dominated: NDArray[np.bool_] = np.any(no_worse & better, axis=0)
+    return ~dominated
 
 
 def _losses(points: ArrayLike, directions: Sequence[Direction]) -> Array:
@@ -65,14 +66,12 @@ def _losses(points: ArrayLike, directions: Sequence[Direction]) -> Array:
         raise InputError(f"expected points of shape [n, {len(directions)}], got {list(array.shape)}")
     if np.isnan(array).any():
         raise InputError(f"{int(np.isnan(array).any(axis=1).sum())} of {len(array)} points contain NaN")
-    return array * np.array([1.0 if d == "lower" else -1.0 for d in directions])
+    losses: Array = array * np.array([1.0 if d == "lower" else -1.0 for d in directions])
+    return losses
 
 
 def roles(results: pd.DataFrame) -> dict[Kind, Metric]:
-    """Return the metric of `results` that plays each role (distance, kernel, score), the first in `METRICS`' order.
-
-    Metrics that `METRICS` does not know play none.
-    """
+    """Return the metric that plays each role, the first of `METRICS` in `results`; unknown ones play none."""
     present = set(results["metric"])
     chosen: dict[Kind, Metric] = {}
     for metric in METRICS.values():
@@ -100,8 +99,8 @@ def cells(results: pd.DataFrame) -> pd.DataFrame:
     if twice.any():
         row = results[twice].iloc[0]
         raise InputError(
-            f"{row['checkpoint']} at guidance scale {row['guidance_scale']:g} has two values of {row['metric']}: "
-            "give the results of one run"
+            f"two values of {row['metric']} for {row['checkpoint']} at guidance scale "
+            f"{row['guidance_scale']:g}: give the results of one run"
         )
     wide = results.groupby(keys, sort=False, as_index=False).agg(n=("n", "min"))
     chosen = roles(results)
@@ -110,7 +109,8 @@ def cells(results: pd.DataFrame) -> pd.DataFrame:
         values = rows[[*keys, "value", "stderr"]].rename(columns={"value": role, "stderr": f"{role}_stderr"})
         wide = wide.merge(values, on=keys, how="left")
     order = {name: rank for rank, name in enumerate(wide["checkpoint"].unique())}
-    wide = wide.sort_values(keys, key=lambda column: column.map(order) if column.name == "checkpoint" else column)
+    wide["order"] = wide["checkpoint"].map(order)
+    wide = wide.sort_values(["order", "guidance_scale"]).drop(columns="order")
     complete = wide[["distance", "score"]].notna().all(axis=1)
     wide["front"] = False
     if complete.any():

@@ -52,7 +52,7 @@ def standard_error(influence: Array, groups: ArrayLike | None = None) -> float:
     """Return the standard error of an estimate, robust to dependence inside groups.
 
     With G groups and s_g the summed influence of group g: sqrt(G / (G - 1) * sum of s_g^2) / n, the sandwich
-    estimator (Liang and Zeger 1986). Without groups each sample is its own, and this is the usual sd / sqrt(n).
+    estimator (Liang and Zeger 1986). Without groups each sample is its own: the usual sd / sqrt(n).
 
     Args:
         influence: shape [n], mean zero, as in `Estimate.influence`.
@@ -80,7 +80,7 @@ def difference(a: Estimate, b: Estimate, groups: ArrayLike | None = None) -> Dif
 
 
 def interval(value: float, stderr: float, level: float = 0.95) -> Interval:
-    """Return the normal interval value -+ z * stderr that covers the truth with probability `level` (0..1)."""
+    """Return the normal interval value -+ z * stderr of confidence `level` (0..1)."""
     if not 0 < level < 1:
         raise InputError(f"a confidence level lies between 0 and 1, got {level}")
     reach = NormalDist().inv_cdf((1 + level) / 2) * stderr
@@ -90,6 +90,6 @@ def interval(value: float, stderr: float, level: float = 0.95) -> Interval:
 def _group_sums(influence: Array, groups: ArrayLike) -> Array:
     labels: NDArray[Any] = np.asarray(groups)
     if labels.shape != influence.shape:
-        raise InputError(f"one group label per sample: got {labels.shape} labels for {len(influence)} samples")
+        raise InputError(f"expected {len(influence)} group labels, one per sample, got shape {labels.shape}")
     _, index = np.unique(labels, return_inverse=True)
     return np.bincount(index, weights=influence).astype(np.float64)

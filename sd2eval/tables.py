@@ -20,11 +20,11 @@ Kwh = Mapping[tuple[str, float], float]
 
 _FRONT = "◆"
 _BEST = "*"
-_LEGEND = f"± one standard error   {_BEST} best of its column   {_FRONT} on the Pareto front"
+_LEGEND = f"± 1 standard error, {_BEST} best, {_FRONT} on the Pareto front"
 
 
 def results_frame(scores: Iterable[Score]) -> pd.DataFrame:
-    """Return scores as a data frame: exactly the fields of `Score`, in their order, ready for CSV and JSON."""
+    """Return scores as a data frame of exactly the fields of `Score`, in their order."""
     columns = [field.name for field in fields(Score)]
     return pd.DataFrame([asdict(score) for score in scores], columns=columns)
 
@@ -41,28 +41,34 @@ def terminal_table(results: pd.DataFrame, kwh: Kwh | None = None, *, title: str 
         InputError: see `cells`.
     """
     heads, rows, caption = _layout(results, kwh)
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
+    table.title, table.title_justify = title or None, "left"
     table.caption, table.caption_justify = caption, "left"
     for position, head in enumerate(heads):
         table.add_column(Text(head), justify="left" if position == 0 else "right", no_wrap=True)
     for position, row in enumerate(rows):
         last = position + 1 < len(rows) and rows[position + 1][0] != row[0]
-        style = "bold" if _FRONT in row[1] else ""
-        table.add_row(*(Text(cell, style="bold green" if cell.endswith(_BEST) else style) for cell in row), end_section=last)
+        usual = "bold" if _FRONT in row[1] else ""
+        texts = [Text(cell, style="bold green" if cell.startswith(_BEST) else usual) for cell in row]
+        table.add_row(*texts, end_section=last)
     return table
 
 
 def markdown_table(results: pd.DataFrame, kwh: Kwh | None = None) -> str:
-    """Return the same table as GitHub Markdown, best values bold, with the legend below and a final newline."""
+    """Return the same table as GitHub Markdown, best values bold, with the legend below."""
     heads, rows, caption = _layout(results, kwh)
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    lines += [[f"**{cell.removesuffix(_BEST)}**" if cell.endswith(_BEST) else cell.strip() for cell in row] for row in rows]
+    lines = [[head.replace("\n", " ") for head in heads], ["---", *["---:"] * (len(heads) - 1)]]
+    lines += [[_emphasised(cell) for cell in row] for row in rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\n{caption.replace(f'{_BEST} best', '**bold**: best')}\n"
+    return f"{table}\n\n{caption.replace(f'{_BEST} best', '**bold** best')}\n"
+
+
+def _emphasised(cell: str) -> str:
+    return f"**{cell.removeprefix(_BEST)}**" if cell.startswith(_BEST) else cell.strip()
 
 
 def _layout(results: pd.DataFrame, kwh: Kwh | None) -> tuple[list[str], list[list[str]], str]:
-    """Return heads, rows and caption; a best value ends in a star, the others in a space to stay aligned."""
+    """Return heads (two lines for a metric), rows and caption; a best value starts with a star."""
     wide = cells(results)
     metrics = roles(results)
     columns = {"checkpoint": list(wide["checkpoint"])}
@@ -79,25 +85,25 @@ def _layout(results: pd.DataFrame, kwh: Kwh | None) -> tuple[list[str], list[lis
     if kwh is not None:
         pairs = zip(wide["checkpoint"], wide["guidance_scale"], strict=True)
         columns["kWh"] = [f"{kwh[pair]:.2g}" if pair in kwh else "-" for pair in pairs]
-    caption = f"n = {wide['n'].iloc[0]} per cell   {_LEGEND}" if same_n else _LEGEND
+    caption = f"n = {wide['n'].iloc[0]:,} per cell, {_LEGEND}" if same_n else _LEGEND
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)], caption
 
 
 def _head(metric: Metric) -> str:
-    factor = "" if metric.factor == 1 else f" x{metric.factor:g}"
-    return f"{metric.label}{factor} {'↑' if metric.direction == 'higher' else '↓'} "
+    factor = "" if metric.factor == 1 else f"x{metric.factor:g} "
+    return f"{metric.label}\n{factor}{'↑' if metric.direction == 'higher' else '↓'}"
 
 
 def _marked(values: pd.Series[float], errors: pd.Series[float], metric: Metric) -> list[str]:
     best = values.max() if metric.direction == "higher" else values.min()
     return [
-        format_value(value * metric.factor, error * metric.factor) + (_BEST if value == best else " ")
+        (_BEST if value == best else "") + format_value(value * metric.factor, error * metric.factor)
         for value, error in zip(values, errors, strict=True)
     ]
 
 
 def format_value(value: float, stderr: float) -> str:
-    """Return `value ± stderr` with the digits that mean something: two significant ones of the standard error."""
+    """Return `value ± stderr` to two significant digits of the standard error."""
     if math.isnan(value):
         return "-"
     if not (math.isfinite(stderr) and stderr > 0):

@@ -57,7 +57,7 @@ class Metric:
     """What a metric is called, how to read it, and how to compute it."""
 
     name: str
-    """Key in `METRICS` and in results; `fid`, `kid` and `clip_score` mean the real extractors, never the mini ones."""
+    """Key in `METRICS` and in results; `fid`, `kid`, `clip_score` always mean the real extractors."""
     label: str
     """Name for axes and table heads."""
     describes: str
@@ -65,7 +65,7 @@ class Metric:
     direction: Direction
     unit: str
     kind: Kind
-    """Role in a study: `distance` is the plot's y axis, `kernel` its unbiased companion, `score` the x axis."""
+    """Role in a study: `distance` is the plot's y axis, `score` its x axis, `kernel` an unbiased distance."""
     extractor_role: Literal["distance", "score"]
     """Which of a protocol's two extractors makes the features."""
     mini: bool
@@ -73,7 +73,7 @@ class Metric:
     factor: float = 1.0
     """Tables show value x factor, and say so; results always hold the plain value."""
     estimate: Callable[[Any, Any], Estimate]
-    """(features [n, d], `Reference`) for extractor role `distance`; (image, text embeddings [n, d]) for `score`."""
+    """Takes (features [n, d], `Reference`) in role `distance`, (image, text embeddings [n, d]) in `score`."""
 
 
 class Measurement(NamedTuple):

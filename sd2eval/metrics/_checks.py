@@ -33,7 +33,9 @@ def as_features(values: ArrayLike, what: str) -> Array:
     bad = ~np.isfinite(wide).all(axis=1)
     if bad.any():
         first = int(np.argmax(bad))
-        raise InputError(f"{what}: {int(bad.sum())} of {len(wide)} rows hold NaN or infinity, first row {first}")
+        raise InputError(
+            f"{what}: NaN or infinity in {int(bad.sum())} of {len(wide)} rows, first in row {first}"
+        )
     return wide
 
 
@@ -41,7 +43,7 @@ def as_varied_features(values: ArrayLike, what: str) -> Array:
     """Return `as_features`, refusing rows that are all the same: constant images or a broken extractor."""
     array = as_features(values, what)
     if (array == array[0]).all():
-        raise InputError(f"{what}: all {len(array)} rows are identical (constant images or a broken extractor)")
+        raise InputError(f"{what}: all {len(array)} rows are equal (constant images or a broken extractor)")
     return array
 
 

@@ -1,9 +1,9 @@
 """Frechet distance between Gaussians fitted to features (FID, when the features are Inception's).
 
-d^2 = |mu - mu_r|^2 + tr S + tr S_r - 2 tr (S_r^(1/2) S S_r^(1/2))^(1/2) (Dowson and Landau 1982; Heusel et al.
-2017, eq. 6). With S = A^T A and S_r = B^T B the last trace is the sum of the singular values of A B^T, so only a
-symmetric eigenproblem of the smaller side is solved: n x n for n samples in more than n dimensions, exact in both
-cases. All in float64: float32 moves a FID by up to 2.
+d^2 = |mu - mu_r|^2 + tr S + tr S_r - 2 tr (S_r^(1/2) S S_r^(1/2))^(1/2) (Dowson and Landau 1982; for FID
+Heusel et al. 2017). With S = A^T A and S_r = B^T B the last trace is the sum of the singular values of A B^T,
+so only a symmetric eigenproblem of the smaller side is solved, exact in both cases: n x n for n samples in
+more than n dimensions. All in float64: float32 moves a FID by up to 2.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sd2eval.statistics import Estimate
 
 Array = NDArray[np.float64]
 
-# Trapezoid rule on a logarithmic axis. The integrand is analytic up to pi/2 off that axis, so the error is about
-# exp(-pi^2 / step) = 2e-11, and 1e-8 of the smallest and largest singular value is cut off at the ends.
+# Trapezoid rule on a logarithmic axis. The integrand is analytic up to pi/2 off that axis, so the error is
+# about exp(-pi^2 / step) = 2e-11, and 1e-8 of the smallest and largest singular value is cut off at the ends.
 _STEP = 0.4
 _REACH = 1e8
 
@@ -72,13 +72,14 @@ def frechet_reference(moments: Gaussian) -> FrechetReference:
 def frechet_distance(features: ArrayLike, reference: FrechetReference) -> Estimate:
     """Return the (squared) Frechet distance of features to a reference, with each sample's influence.
 
-    The influence is the exact jackknife, (n - 1) x (mean leave-one-out value - value without sample i), for the
-    price of one matrix product (see `_trace_lost`). The derivative of the distance would be the more usual choice,
-    but it overstates the standard error by 25-35% when n is not much larger than d. The reference is taken as
-    fixed: the standard error is that of drawing other prompts, not of another reference set.
+    The influence is the exact jackknife, (n - 1) x (mean leave-one-out value - value without sample i), for
+    the price of one matrix product (see `_trace_lost`). The derivative of the distance would be the more
+    usual choice, but it overstates the standard error by 20-35% when n is not much larger than d. The
+    reference is taken as fixed: the standard error is that of drawing other prompts, not of another reference
+    set.
 
-    The value itself is biased upward by roughly d / n, as every plug-in Frechet distance is: compare equal n only,
-    and read it together with KID.
+    The value is biased upward, the more the smaller n is, as every plug-in Frechet distance: compare equal n
+    only, and read it together with KID.
 
     Args:
         features: shape [n, d], n >= 2.
@@ -106,12 +107,12 @@ def frechet_distance(features: ArrayLike, reference: FrechetReference) -> Estima
         shifts = np.square(shift - centred / (n - 1)).sum(axis=1)
         traces = (squares.sum() - n / (n - 1) * squares) / (n - 2)
         moved = -(n - 1) * (shifts + traces - 2 * kept)
-    # A squared distance is never negative; only round-off of the three traces makes it so, for near-equal sets.
+    # A squared distance is never negative; only round-off of the traces makes it so, for near-equal sets.
     return Estimate(max(float(value), 0.0), moved - moved.mean())
 
 
 def _spectrum(y: Array) -> tuple[Array, Array]:
-    """Return the non-zero singular values [r] of y [n, k] and the squares of its left singular vectors [n, r]."""
+    """Return the non-zero singular values [r] of y [n, k] and its squared left singular vectors [n, r]."""
     tall = len(y) >= y.shape[1]
     values, vectors = np.linalg.eigh(y.T @ y if tall else y @ y.T)
     keep = _above_noise(values)
@@ -121,10 +122,11 @@ def _spectrum(y: Array) -> tuple[Array, Array]:
 
 
 def _above_noise(values: Array) -> NDArray[np.bool_]:
-    """Mark ascending eigenvalues that are more than round-off; the root of round-off would be a visible error."""
+    """Mark the ascending eigenvalues above round-off; the root of mere round-off would be a visible error."""
     if not np.isfinite(values).all():
         raise InputError("the covariance of the features overflows float64: their values are too large")
-    return values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+    above: NDArray[np.bool_] = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+    return above
 
 
 def _trace_lost(singular: Array, weights: Array) -> Array:
@@ -143,7 +145,7 @@ def _trace_lost(singular: Array, weights: Array) -> Array:
     log_nodes = np.arange(np.log(singular.min() / _REACH), np.log(singular.max() * _REACH), _STEP)
     nodes = np.exp(log_nodes)
     c = n / (n - 1)
-    # 1 - c s^2 / (s^2 + v^2) rewritten without the cancellation at v -> 0, where leaving a row out loses a rank
+    # 1 - c s^2 / (s^2 + v^2) without its cancellation at v -> 0, where leaving a row out loses a rank
     ratio = np.square(nodes) / (np.square(singular)[:, None] + np.square(nodes))
     remaining = np.clip(1 - c * weights.sum(axis=1), 0, None)[:, None] + c * (weights @ ratio)
     loss: Array = -(np.log(remaining) @ nodes) * _STEP / np.pi

@@ -1,8 +1,8 @@
 """Kernel distance between two sets of features (KID, when the features are Inception's).
 
-The unbiased squared maximum mean discrepancy with the kernel (x . y / d + 1)^3 (Binkowski et al. 2018, section
-3), as the U-statistic of all samples instead of an average over random subsets: no seed, and no smaller variance
-is possible from the same images.
+The unbiased squared maximum mean discrepancy with the kernel (x . y / d + 1)^3 (Binkowski et al. 2018,
+section 3), as the U-statistic of all samples instead of an average over random subsets: no seed, and no
+smaller variance is possible from the same images.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def kernel_reference(features: ArrayLike) -> KernelReference:
 def kernel_distance(features: ArrayLike, reference: KernelReference) -> Estimate:
     """Return the unbiased squared MMD of features to a reference, with each sample's influence.
 
-    The influence is twice the first-order Hoeffding projection. Where the two sets are nearly equal the projection
-    vanishes and its estimate keeps some noise: the standard error is then too large, never too small. The
-    reference is taken as fixed, as in `frechet_distance`.
+    The influence is twice the first-order Hoeffding projection. Where the two sets are nearly equal the
+    projection vanishes and its estimate keeps some noise: the standard error is then too large, never too
+    small. The reference is taken as fixed, as in `frechet_distance`.
 
     Args:
         features: shape [n, d], n >= 2.
@@ -67,7 +67,8 @@ def kernel_distance(features: ArrayLike, reference: KernelReference) -> Estimate
 
 def _kernel(x: Array, y: Array) -> Array:
     base = x @ y.T / x.shape[1] + 1
-    return base * base * base
+    cube: Array = base * base * base
+    return cube
 
 
 def _blocks(n: int) -> list[slice]:
@@ -75,7 +76,7 @@ def _blocks(n: int) -> list[slice]:
 
 
 def _sums_within(x: Array) -> Array:
-    """Return for each row the sum of its kernel with all other rows, [n]; each pair of blocks is computed once."""
+    """Return for each row the sum of its kernel with all other rows, [n]; each pair of blocks only once."""
     sums = np.zeros(len(x))
     blocks = _blocks(len(x))
     for i, rows in enumerate(blocks):

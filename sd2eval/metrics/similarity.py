@@ -13,8 +13,8 @@ from sd2eval.statistics import Estimate
 def mean_cosine(images: ArrayLike, texts: ArrayLike) -> Estimate:
     """Return the mean cosine of image i's and caption i's embedding, with each pair's influence.
 
-    This is the raw cosine of the model card's figure: not multiplied by 100 and not floored at 0, which is what
-    others call CLIPScore (Hessel et al. 2021, eq. 1, uses 2.5 x max(cosine, 0)).
+    This is the raw cosine of the model card's figure: not multiplied by 100 and not floored at 0, which is
+    what others call CLIPScore (Hessel et al. 2021, eq. 1, uses 2.5 x max(cosine, 0)).
 
     Args:
         images: image embeddings, shape [n, d], n >= 2, any length.
