@@ -16,12 +16,12 @@ if not Path(__path__[0], "conf").is_dir():
 
 if TYPE_CHECKING:
     from sd2eval.report import load_run as load_run
-    from sd2eval.report import report as report
-    from sd2eval.sweep import sweep as sweep
+    from sd2eval.report import write_report as write_report
+    from sd2eval.sweep import run_sweep as run_sweep
 
-_API = {"load_run": "sd2eval.report", "report": "sd2eval.report", "sweep": "sd2eval.sweep"}
+_API = {"load_run": "sd2eval.report", "run_sweep": "sd2eval.sweep", "write_report": "sd2eval.report"}
 
-__all__ = ["__version__", "load_run", "report", "sweep"]
+__all__ = ["__version__", "load_run", "run_sweep", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,20 +8,22 @@ Only this module and `runners/` know Hydra; everything else receives these datac
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from sd2eval.errors import InputError
 
@@ -84,7 +86,7 @@ class ProtocolConfig:
     name: str = _identity()
     resolution: int = _identity()
     resize: str = _identity()
-    crop: str = _identity()
+    fit: str = _identity()
     quantize: str = _identity()
     distance: ExtractorConfig = _identity()
     score: ExtractorConfig = _identity()
@@ -103,7 +105,7 @@ class CheckpointConfig:
     beta_end: float = _identity()
     text: str = _identity()
     noise_level: int | None = _identity()
-    architecture: str = _runtime()  # bundled config for pricing and for single files
+    architecture: str | None = _runtime()  # bundled configs, where the source is not a folder
     source: str = _runtime()  # its digest is the identity
     revision: str | None = _runtime()
     components: dict[str, str] = _runtime()
@@ -145,8 +147,8 @@ CHOICES = {
     "device": "auto, cpu, cuda, cuda:N or mps",
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "images": ("all", "grid", "none"),
-    "protocol.resize": ("bicubic", "lanczos", "bilinear"),
-    "protocol.crop": ("center", "squash"),
+    "protocol.resize": ("bicubic", "lanczos"),
+    "protocol.fit": ("crop", "squash"),
     "protocol.quantize": ("round", "truncate"),
     "checkpoint.conditioning": ("text", "depth", "inpainting", "upscaling"),
     "checkpoint.prediction_type": ("epsilon", "v_prediction"),
@@ -170,6 +172,7 @@ def typed(config: DictConfig) -> SweepConfig:
     Raises:
         InputError: a value is missing or outside what is allowed; the message names the key.
     """
+    _refuse_added(config)
     try:
         result = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
@@ -318,22 +321,71 @@ def digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def explain(error: Exception, words: Sequence[str]) -> str | None:
+    """Return one line for an error of Hydra's about what the user typed, or None if it is none.
+
+    Args:
+        error: what Hydra raised.
+        words: the overrides on the command line.
+    """
+    if isinstance(error, AssertionError) and any(word.startswith("checkpoint.") for word in words):
+        return "checkpoint.*: say which checkpoint to change: checkpoint=NAME checkpoint.KEY=VALUE"
+    if isinstance(error, MissingConfigException):
+        return _unknown_option(str(error))
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the override '{error.override}': write KEY=VALUE, lists as KEY=[A,B], without spaces"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        return _key_problem(cause)
+    return _one_line(error) if isinstance(error, HydraException) else None
+
+
+def _unknown_option(message: str) -> str:
+    found = re.search(r"Could not find '([^']+)/([^'/]+)'", message)
+    if found is None:
+        return " ".join(message.split())
+    group, name = found.groups()
+    options = re.findall(r"^\t(\S+)$", message.partition("Config search path")[0], re.MULTILINE)
+    return f"{group}={name}: unknown; allowed: {', '.join(option for option in options if option != 'schema')}"
+
+
+def _key_problem(cause: OmegaConfBaseException) -> str:
+    first = str(cause).splitlines()[0]
+    key = cause.full_key or "config"
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        keys = [name for name, _ in _schema_keys(SweepConfig)]
+        near = difflib.get_close_matches(key, keys, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"keys: {', '.join(k for k in keys if '.' not in k)}"
+        return f"{key}: there is no such key; {hint}"
+    if "not a ListConfig" in first:
+        return f"{key}: a list is needed, such as {key}=[...]"
+    if "is not Optional" in first:
+        return f"{key}: null is not allowed"
+    return f"{key}: {first[:1].lower()}{first[1:]}"
+
+
+def _schema_keys(schema: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield `(dotted key, is identity)` of every leaf that the schema declares."""
+    hints = get_type_hints(schema)
+    for declared in dataclasses.fields(schema):
+        key = f"{prefix}{declared.name}"
+        nested = [kind for kind in (hints[declared.name], *get_args(hints[declared.name])) if dataclasses.is_dataclass(kind)]
+        yield key, bool(declared.metadata.get("identity"))
+        if nested:
+            yield from _schema_keys(nested[0], f"{key}.")
+
+
+def _refuse_added(node: Any, prefix: str = "") -> None:
+    """Refuse keys that were added with `+`, which Hydra lets pass beside the schema."""
+    known = {key for key, _ in _schema_keys(SweepConfig)}
+    for key in node:
+        name = f"{prefix}{key}"
+        if name not in known and not prefix.endswith("components."):
+            raise InputError(f"{name}: there is no such key; a leading + does not help")
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _refuse_added(child, f"{name}.")
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-__all__ = [
-    "CheckpointConfig",
-    "DataConfig",
-    "ExtractorConfig",
-    "MissingConfigException",
-    "ProtocolConfig",
-    "SweepConfig",
-    "checkpoint_definitions",
-    "digest",
-    "from_overrides",
-    "identity_fields",
-    "leaves",
-    "register",
-    "typed",
-]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -14,3 +19,22 @@ class InputError(Exception):
 
 class Stopped(Exception):  # noqa: N818 - not an error: nothing went wrong
     """The run stopped before its end and continues when the same command is run again."""
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn the two expected ends of a verb into one line on stderr and an exit code."""
+    try:
+        yield
+    except InputError as error:
+        leave(str(error), EXIT_BAD_INPUT)
+    except Stopped as stop:
+        leave(f"{stop}; finished shards are kept, run the same command again to continue", EXIT_RESUMABLE)
+    except KeyboardInterrupt:
+        leave("interrupted; finished shards are kept, run the same command again to continue", EXIT_RESUMABLE)
+
+
+def leave(line: str, code: int) -> NoReturn:
+    """Print one line to stderr and exit."""
+    print(f"sd2eval: {line}", file=sys.stderr)
+    raise SystemExit(code) from None

@@ -64,22 +64,12 @@ class EnergyReading:
     """Energy of one contiguous task, as reported by codecarbon, or of its share."""
 
     stage: str
-    """`setup`, `load`, `sample`, `decode`, `features` or `metrics`."""
+    """`setup`, `reference`, `load`, `sample`, `decode`, `features`, `write` or `metrics`."""
     seconds: float
     kwh: float
     kg_co2: float
     method: Literal["measured", "estimated"]
     """`measured` only when every counted component has a hardware sensor (RAPL, NVML)."""
-
-    def share(self, fraction: float) -> EnergyReading:
-        """Return the part of this reading that belongs to `fraction` (0..1) of the work."""
-        return EnergyReading(
-            stage=self.stage,
-            seconds=self.seconds * fraction,
-            kwh=self.kwh * fraction,
-            kg_co2=self.kg_co2 * fraction,
-            method=self.method,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +94,8 @@ class RunInfo:
     schema_version: int
     identity: str
     """SHA-256 of the identity fields; equal identities mean equal plans."""
+    identity_fields: dict[str, Any]
+    """The fields behind `identity`, by dotted key: config fields that change a number, and digests of inputs."""
     config: dict[str, Any]
     """The whole resolved config, identity and runtime fields."""
     digests: dict[str, str]

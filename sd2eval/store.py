@@ -67,13 +67,12 @@ class RunFolder:
         """Write `run.json`."""
         self.write_json("run.json", info.to_json())
 
-    def write_prompts(self, prompts: Sequence[Prompt], truncated: Sequence[bool]) -> None:
+    def write_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Record the prompts in order; positions in shards refer to it."""
-        rows = [asdict(prompt) | {"truncated": cut} for prompt, cut in zip(prompts, truncated, strict=True)]
-        self.write_json("prompts.json", rows)
+        self.write_json("prompts.json", [asdict(prompt) for prompt in prompts])
 
     def read_prompts(self) -> list[dict[str, Any]]:
-        """Return the recorded prompts (fields of `Prompt` and `truncated`)."""
+        """Return the recorded prompts (fields of `Prompt`)."""
         return json.loads((self.path / "prompts.json").read_text())  # type: ignore[no-any-return]
 
     # Shards

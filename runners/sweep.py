@@ -1,0 +1,28 @@
+"""`python -m sd2eval sweep`."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from sd2eval.config import CONFIG_MODULE, checkpoint_definitions, register, typed
+from sd2eval.errors import exit_codes
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="sweep")
+def main(composed: DictConfig) -> None:
+    """Run, continue or price a sweep."""
+    with exit_codes():
+        config = typed(composed)
+        definitions = checkpoint_definitions(config)
+        # Torch takes seconds to import: only after the config is known to be good.
+        if config.dry_run:
+            from sd2eval import price
+
+            price.show(config, definitions)
+            return
+        from sd2eval import report, sweep
+
+        report.show(sweep.sweep(config, definitions))

@@ -1,0 +1,69 @@
+"""`python -m sd2eval VERB ...`: finds the verb, and turns every way a verb can end into an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from importlib import import_module
+
+import sd2eval
+from sd2eval.errors import EXIT_BAD_INPUT, EXIT_DONE, exit_codes, leave
+
+VERBS = {
+    "sweep": "sample checkpoints over guidance scales, score them, draw the Pareto plot",
+    "report": "write tables and plot of a run folder again: report DIR",
+}
+
+HELP = """sd2eval {version}: the Stable Diffusion v2 model card as experiments anyone can run
+
+Usage: python -m sd2eval VERB [KEY=VALUE ...]
+
+{verbs}
+
+Start with `python -m sd2eval sweep` (the embedded mini study, a few minutes on a laptop), or with
+`python -m sd2eval sweep experiment=model_card dry_run=true` (what the real study would cost here).
+`python -m sd2eval VERB --help` explains a verb."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0 done, 2 bad input, 75 stopped but resumable, 1 anything else."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return EXIT_DONE
+    if words[0] in ("-V", "--version"):
+        print(f"sd2eval {sd2eval.__version__}")
+        return EXIT_DONE
+    verb, *rest = words
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        leave(f"'{verb}' is no verb{hint} (verbs: {', '.join(VERBS)})", EXIT_BAD_INPUT)
+    return _run(verb, rest)
+
+
+def help_text() -> str:
+    """Return what `python -m sd2eval` prints."""
+    verbs = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
+    return HELP.format(version=sd2eval.__version__, verbs=verbs)
+
+
+def _run(verb: str, words: list[str]) -> int:
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors over instead of printing them
+    sys.argv = [f"sd2eval {verb}", *words]
+    try:
+        with exit_codes():
+            import_module(f"sd2eval.runners.{verb}").main()
+    except Exception as error:
+        from sd2eval.config import explain
+
+        line = explain(error, words)
+        if line is None:
+            raise
+        leave(line, EXIT_BAD_INPUT)
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

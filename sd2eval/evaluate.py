@@ -1,0 +1,157 @@
+"""Shards to scores and emission rows: everything a finished run says, computed without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sd2eval.energy import split
+from sd2eval.metrics import METRICS, Metric, Reference, evaluate
+from sd2eval.plan import Cell, cells, remaining
+from sd2eval.records import EmissionRow, EnergyReading, RunInfo, Score
+from sd2eval.store import RunFolder
+
+
+@dataclass(frozen=True)
+class _CheckpointData:
+    """All shards of one checkpoint, in prompt order."""
+
+    distance: NDArray[np.float32]
+    """[n, scales, d]"""
+    score: NDArray[np.float32]
+    """[n, scales, e]"""
+    valid: NDArray[np.bool_]
+    """[n, scales]"""
+
+
+def checkpoint_names(info: RunInfo) -> list[str]:
+    """Return the checkpoints of a run in their order."""
+    return list(info.config["checkpoint_definitions"])
+
+
+def planned_cells(info: RunInfo) -> list[Cell]:
+    """Return all cells of a run."""
+    return cells(checkpoint_names(info), info.config["guidance_scales"])
+
+
+def complete(store: RunFolder, info: RunInfo, checkpoint: str) -> bool:
+    """Whether every prompt of a checkpoint is in a published shard."""
+    return not remaining(info.config["prompts"]["n"], store.blocks(checkpoint), 1)
+
+
+def scores(store: RunFolder, info: RunInfo) -> list[Score]:
+    """Return the scores of every complete cell; an incomplete one has no score.
+
+    Raises:
+        InputError: a shard is damaged, or a metric is undefined on its features.
+    """
+    reference = store.read_arrays("reference")
+    groups = np.array([prompt["image_id"] for prompt in store.read_prompts()])
+    against: dict[str, Any] = {"distance": Reference(reference["distance"]), "score": reference["score_text"]}
+    rows = []
+    for name in checkpoint_names(info):
+        if complete(store, info, name):
+            data = _load(store, info, name)
+            for column, scale in enumerate(info.config["guidance_scales"]):
+                rows += _cell_scores(info, Cell(name, scale), data, column, against, groups)
+    return rows
+
+
+def _cell_scores(
+    info: RunInfo,
+    cell: Cell,
+    data: _CheckpointData,
+    column: int,
+    against: dict[str, Any],
+    groups: NDArray[np.int64],
+) -> Iterator[Score]:
+    valid = data.valid[:, column]
+    for name in info.config["protocol"]["metrics"]:
+        metric: Metric = METRICS[name]
+        features = getattr(data, metric.extractor_role)[valid, column]
+        other = against[metric.extractor_role]
+        paired = other[valid] if metric.extractor_role == "score" else other
+        value, stderr, n = evaluate(metric, features, paired, groups[valid])
+        yield Score(
+            checkpoint=cell.checkpoint,
+            guidance_scale=cell.guidance_scale,
+            metric=name,
+            value=value,
+            stderr=stderr,
+            n=n,
+            direction=metric.direction,
+            unit=metric.unit,
+            protocol=f"{info.config['protocol']['name']}@{info.digests['protocol'][:8]}",
+        )
+
+
+def _load(store: RunFolder, info: RunInfo, checkpoint: str) -> _CheckpointData:
+    scales = info.config["guidance_scales"]
+    parts: list[_CheckpointData] = []
+    for block in store.blocks(checkpoint):
+        arrays, manifest = store.read_shard(checkpoint, block)
+        valid = np.array([not image["invalid"] for image in manifest["images"]])
+        parts.append(_CheckpointData(arrays["distance"], arrays["score"], valid.reshape(len(block), len(scales))))
+    return _CheckpointData(
+        np.concatenate([part.distance for part in parts]),
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.valid for part in parts]),
+    )
+
+
+def invalid_images(store: RunFolder, info: RunInfo) -> list[dict[str, Any]]:
+    """Return the manifest records of all images that were declared invalid, with their checkpoint."""
+    return [
+        {"checkpoint": name} | image
+        for name in checkpoint_names(info)
+        for block in store.blocks(name)
+        for image in store.read_manifest(name, block)["images"]
+        if image["invalid"]
+    ]
+
+
+def emissions(store: RunFolder, info: RunInfo) -> list[EmissionRow]:
+    """Return the energy of every cell and stage and the setup row; together they are all that was measured.
+
+    The scales of a checkpoint are sampled in one batch with equal work for each, so each gets an equal share of a
+    shard's energy, and of loading the checkpoint. Setup, reference features and metrics belong to no cell.
+    """
+    scales = info.config["guidance_scales"]
+    totals: dict[tuple[str, float | None, str, str, str], list[float]] = {}
+
+    def add(checkpoint: str, reading: EnergyReading, grid: str) -> None:
+        owners: Sequence[float | None] = scales if checkpoint else [None]
+        for scale, part in split(reading, dict.fromkeys(owners, 1.0)).items():
+            key = (checkpoint, scale, part.stage, part.method, grid)
+            sums = totals.setdefault(key, [0.0, 0.0, 0.0])
+            for index, value in enumerate((part.seconds, part.kwh, part.kg_co2)):
+                sums[index] += value
+
+    sessions = store.read_sessions()
+    grid = sessions[-1]["grid"] if sessions else ""
+    for session in sessions:
+        for row in session["readings"]:
+            add(row.pop("checkpoint"), EnergyReading(**row), session["grid"])
+    for name in checkpoint_names(info):
+        for block in store.blocks(name):
+            for reading in store.read_manifest(name, block)["energy"]:
+                add(name, EnergyReading(**reading), grid)
+    rows = [
+        EmissionRow(
+            checkpoint=checkpoint,
+            guidance_scale=scale,
+            stage=stage,
+            seconds=seconds,
+            kwh=kwh,
+            kg_co2=kg_co2,
+            method=method,
+            grid=grid,
+        )
+        for (checkpoint, scale, stage, method, grid), (seconds, kwh, kg_co2) in totals.items()
+    ]
+    order = {name: position for position, name in enumerate(["", *checkpoint_names(info)])}
+    return sorted(rows, key=lambda row: (order[row.checkpoint], row.guidance_scale or 0.0))

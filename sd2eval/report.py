@@ -1,0 +1,134 @@
+"""A run folder to its tables and figure, and back to a DataFrame. Runs on a laptop: no torch, no GPU, no weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from sd2eval import evaluate, plots, tables
+from sd2eval.records import EmissionRow, RunInfo, Score
+from sd2eval.store import RunFolder
+
+
+CELL = ["checkpoint", "guidance_scale"]
+REPORT_WIDTH = 120
+"""Columns of a table that does not go to a terminal."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read lazily."""
+
+    path: Path
+    info: RunInfo
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """Scores, tidy: the columns of `Score`, one row per cell and metric."""
+        return pd.read_csv(self.path / "results.csv")
+
+    @cached_property
+    def emissions(self) -> pd.DataFrame:
+        """Energy by cell and stage: the columns of `EmissionRow`."""
+        return pd.read_csv(self.path / "emissions.csv", keep_default_na=False, na_values=[""])
+
+    @cached_property
+    def prompts(self) -> pd.DataFrame:
+        """The prompts in order: caption_id, image_id, image_file, text."""
+        return pd.DataFrame(RunFolder(self.path).read_prompts())
+
+
+def load_run(path: str | Path) -> Run:
+    """Return a run folder's record, ready to read.
+
+    Raises:
+        InputError: there is no run, or it has no results yet.
+    """
+    folder = RunFolder(Path(path))
+    info = folder.read_info()
+    if not folder.has("results.csv"):
+        write_report(path)
+    return Run(Path(path), info)
+
+
+def write_report(path: str | Path, scores: Sequence[Score] | None = None) -> list[Path]:
+    """Write `results.*`, `emissions.csv` and the figure of a run, complete or not, and return their paths.
+
+    Args:
+        path: the run folder.
+        scores: what `evaluate.scores` gave, if it was computed already.
+    """
+    store = RunFolder(Path(path))
+    info = store.read_info()
+    if scores is None:
+        scores = evaluate.scores(store, info)
+    results = tables.results_frame(scores)
+    emissions = evaluate.emissions(store, info)
+    rows = pd.DataFrame([asdict(row) for row in emissions], columns=[field.name for field in fields(EmissionRow)])
+    written = [
+        store.write_json("results.json", {"schema_version": info.schema_version, "scores": results.to_dict("records")}),
+        store.write_text("emissions.csv", rows.to_csv(index=False)),
+    ]
+    if not results.empty:
+        figure = plots.pareto_figure(
+            results,
+            published=plots.published_curves(),
+            planned=len(evaluate.planned_cells(info)),
+            energy_note=energy_note(emissions),
+            title=_title(info),
+        )
+        written += plots.save(figure, store.path / "pareto")
+    # Last, because a complete results.csv says that everything else is there.
+    return [store.write_text("results.csv", results.to_csv(index=False)), *written]
+
+
+def show(run: Run) -> None:
+    """Print the table of a run and where everything is."""
+    console = Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
+    store = RunFolder(run.path)
+    emissions = evaluate.emissions(store, run.info)
+    if run.results.empty:
+        console.print("no cell is complete yet")
+    else:
+        console.print(tables.terminal_table(run.results, kwh_by_cell(emissions), title=_title(run.info)))
+    planned, scored = len(evaluate.planned_cells(run.info)), run.results.groupby(CELL).ngroups
+    if scored < planned:
+        console.print(f"{scored} of {planned} cells are complete; run the sweep again to continue")
+    invalid = len(evaluate.invalid_images(store, run.info))
+    if invalid:
+        console.print(f"{invalid} images are invalid and in no score; the manifests in shards/ name them")
+    console.print(f"energy: {energy_note(emissions)}")
+    for name in ("results.csv", "emissions.csv", "pareto.png", "pareto.svg", "sheets", "images"):
+        if store.has(name):
+            console.print(f"  {run.path / name}", highlight=False, soft_wrap=True)
+
+
+def energy_note(rows: Sequence[EmissionRow]) -> str:
+    """Return a run's energy in one phrase, such as `12.3 Wh, 4.5 g CO2 (estimated, grid USA)`."""
+    if not rows:
+        return ""
+    kwh, kg_co2 = sum(row.kwh for row in rows), sum(row.kg_co2 for row in rows)
+    method = "estimated" if any(row.method == "estimated" for row in rows) else "measured"
+    energy = f"{kwh:.2f} kWh, {kg_co2:.2f} kg" if kwh >= 1 else f"{1e3 * kwh:.2f} Wh, {1e3 * kg_co2:.2f} g"
+    return f"{energy} CO2 ({method}, grid {rows[0].grid})"
+
+
+def kwh_by_cell(rows: Sequence[EmissionRow]) -> dict[tuple[str, float], float]:
+    """Return the energy of each cell over its stages, in kWh."""
+    totals: dict[tuple[str, float], float] = {}
+    for row in rows:
+        if row.guidance_scale is not None:
+            key = (row.checkpoint, row.guidance_scale)
+            totals[key] = totals.get(key, 0.0) + row.kwh
+    return totals
+
+
+def _title(info: RunInfo) -> str:
+    sampler = info.config["sampler"]
+    return f"{info.config['protocol']['name']} protocol, {sampler['steps']} DDIM steps"

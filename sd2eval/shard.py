@@ -1,0 +1,154 @@
+"""One shard: a block of captions of one checkpoint at every guidance scale, from noise to features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sd2eval import images, noise
+from sd2eval.checkpoints import Checkpoint, Conditioning
+from sd2eval.config import ProtocolConfig, SamplerConfig
+from sd2eval.dataset import Dataset
+from sd2eval.features import Extractor
+from sd2eval.plan import Cell
+from sd2eval.records import ImageRecord, Prompt
+from sd2eval.sampler import Inputs, sample
+from sd2eval.store import RunFolder
+
+DECODE_BATCH = 16
+"""Latents per decoder call at 64 pixels a side; fewer at larger sizes, where one image fills the memory."""
+WRITERS = 2
+"""Threads that compress PNG files while the next images are decoded."""
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The decoded images of a shard at the protocol's resolution."""
+
+    images: Images
+    """uint8 [N, S, R, R, 3]; an invalid image is black and must not be used."""
+    valid: NDArray[np.bool_]
+    """[N, S]"""
+
+
+def sample_latents(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    prompts: Sequence[Prompt],
+    scales: Sequence[float],
+    sampler: SamplerConfig,
+    seed: int,
+    batch_size: int,
+    on_batch: Callable[[int], None],
+) -> tuple[torch.Tensor, list[bool]]:
+    """Sample every prompt at every scale.
+
+    Returns:
+        float32 latents [N, S, C, h, w], and whether each caption was truncated.
+    """
+    captions = [prompt.caption_id for prompt in prompts]
+    shape = checkpoint.latent_shape
+    device = checkpoint.unet.device
+    cond, truncated = checkpoint.text_encoder([prompt.text for prompt in prompts])
+    inputs = Inputs(
+        noise=noise.normal(seed, captions, "latent", shape).to(device),
+        cond=cond,
+        uncond=checkpoint.uncond(),
+        conditioning=_conditioning(checkpoint, dataset, prompts, seed),
+        step_noise=lambda step: noise.normal(seed, captions, f"eta/{step}", shape).to(device),
+    )
+    latents = sample(
+        checkpoint.unet,
+        checkpoint.scheduler,
+        inputs,
+        scales,
+        steps=sampler.steps,
+        eta=sampler.eta,
+        batch_size=batch_size,
+        on_batch=on_batch,
+    )
+    return latents, truncated
+
+
+def _conditioning(
+    checkpoint: Checkpoint, dataset: Dataset, prompts: Sequence[Prompt], seed: int
+) -> Conditioning:
+    if checkpoint.adapter is None:
+        return Conditioning()
+    size = checkpoint.definition.resolution
+    squares = [images.square(images.load_rgb(dataset.image(prompt)), size) for prompt in prompts]
+    return checkpoint.adapter(np.stack(squares), [prompt.caption_id for prompt in prompts], seed)
+
+
+def decode(checkpoint: Checkpoint, latents: torch.Tensor, protocol: ProtocolConfig) -> Pixels:
+    """Decode latents [N, S, C, h, w] to the 8-bit images that every metric sees."""
+    flat = latents.flatten(0, 1)
+    size = max(1, DECODE_BATCH * 64**2 // checkpoint.definition.resolution**2)
+    drawn, valid = [], []
+    for chunk in flat.split(size):
+        decoded = checkpoint.decode(chunk).cpu().numpy()
+        finite = np.isfinite(decoded).all(axis=(1, 2, 3))  # NaN cast to 8 bits would be a black image
+        decoded[~finite] = -1.0
+        pixels = images.to_uint8(decoded, mode=protocol.quantize)  # type: ignore[arg-type]
+        drawn += [_fit(image, protocol) for image in pixels]
+        valid.append(finite)
+    shape = latents.shape[:2]
+    return Pixels(np.stack(drawn).reshape(*shape, *drawn[0].shape), np.concatenate(valid).reshape(shape))
+
+
+def _fit(image: Images, protocol: ProtocolConfig) -> Images:
+    if image.shape[0] == protocol.resolution:
+        return image
+    return images.square(image, protocol.resolution, protocol.resize, protocol.fit)  # type: ignore[arg-type]
+
+
+def records(
+    prompts: Sequence[Prompt], scales: Sequence[float], pixels: Pixels, truncated: Sequence[bool]
+) -> list[ImageRecord]:
+    """Return the manifest's records, caption by caption, scale by scale."""
+    return [
+        ImageRecord(
+            caption_id=prompt.caption_id,
+            guidance_scale=scale,
+            sha256=images.digest(pixels.images[row, column]),
+            truncated=truncated[row],
+            invalid="" if pixels.valid[row, column] else "non-finite",
+        )
+        for row, prompt in enumerate(prompts)
+        for column, scale in enumerate(scales)
+    ]
+
+
+def extract(pixels: Pixels, extractor: Extractor) -> NDArray[np.float32]:
+    """Return features float32 [N, S, d]; rows of invalid images are meaningless."""
+    features = extractor.images(pixels.images.reshape(-1, *pixels.images.shape[2:]))
+    return features.reshape(*pixels.images.shape[:2], -1)
+
+
+def write_images(store: RunFolder, checkpoint: str, prompts: Sequence[Prompt], scales: Sequence[float], pixels: Pixels) -> None:
+    """Write every valid image as `<caption id>.png` in its cell's folder."""
+    for scale in scales:
+        store.image_folder(Cell(checkpoint, scale)).mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(lambda job: images.write_png(*job), _files(store, checkpoint, prompts, scales, pixels)))
+
+
+def _files(store: RunFolder, checkpoint: str, prompts: Sequence[Prompt], scales: Sequence[float], pixels: Pixels) -> Iterator[tuple[object, Images]]:
+    for column, scale in enumerate(scales):
+        folder = store.image_folder(Cell(checkpoint, scale))
+        for row, prompt in enumerate(prompts):
+            if pixels.valid[row, column]:
+                yield folder / f"{prompt.caption_id}.png", pixels.images[row, column]
+
+
+def sheet(pixels: Pixels, captions: int) -> Images:
+    """Return a contact sheet: a row per caption, a column per guidance scale."""
+    part = pixels.images[:captions]
+    return images.grid(part.reshape(-1, *part.shape[2:]), columns=part.shape[1])

@@ -1,0 +1,304 @@
+"""The sweep: every checkpoint at every guidance scale, shard by shard, then the scores.
+
+Expensive things happen once: a checkpoint is loaded once for all its cells, a caption's scales share what does
+not depend on the scale, the reference is read once per machine. What is published is never done again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sd2eval import checkpoints, evaluate, images, provenance, report, shard
+from sd2eval.checkpoints import Checkpoint, sources
+from sd2eval.config import CheckpointConfig, ProtocolConfig, SweepConfig, digest, from_overrides, identity_fields
+from sd2eval.dataset import Dataset, load_dataset
+from sd2eval.energy import EnergyMeter
+from sd2eval.errors import InputError
+from sd2eval.features import Extractor, load_extractor
+from sd2eval.interrupt import Interrupt
+from sd2eval.plan import Block, remaining
+from sd2eval.progress import Progress
+from sd2eval.records import SCHEMA_VERSION, EnergyReading, RunInfo
+from sd2eval.reference import reference_digest, reference_features
+from sd2eval.store import RunFolder
+
+SHEET_CAPTIONS = 8
+"""Rows of a checkpoint's contact sheet."""
+
+BATCH_SIZE = 32
+"""Trajectories per UNet call unless `batch_size` says otherwise."""
+
+STATUS = {"setup": "loading the extractors", "reference": "reading the reference images", "load": "loading"}
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Job:
+    """What one process works with: the config's decisions, resolved."""
+
+    config: SweepConfig
+    definitions: list[CheckpointConfig]
+    dataset: Dataset
+    store: RunFolder
+    device: torch.device
+    dtype: str
+    meter: EnergyMeter
+    progress: Progress
+    interrupt: Interrupt
+    session: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}")
+    readings: list[tuple[str, EnergyReading]] = field(default_factory=list)
+
+    @contextmanager
+    def spend(self, stage: str, checkpoint: str = "") -> Iterator[None]:
+        """Measure a stage that belongs to no shard, and keep the reading on disk at once."""
+        self.interrupt.check()
+        self.progress.status(STATUS.get(stage, stage))
+        with self.meter.task(stage):
+            yield
+        self.progress.status("")
+        self.show_energy()
+        self.readings.append((checkpoint, self.meter.readings[-1]))
+        self.store.write_session(self.session, self.readings, self.meter.grid)
+
+
+    def show_energy(self) -> None:
+        """Tell the display what was spent so far by this process."""
+        self.progress.energy(self.meter.total_kwh, self.meter.total_kg_co2, self.meter.method)
+
+
+@dataclass(frozen=True)
+class Extractors:
+    """The protocol's two networks."""
+
+    distance: Extractor
+    score: Extractor
+
+
+def run_sweep(*overrides: str) -> report.Run:
+    """Run a sweep from Python: `run_sweep("experiment=smoke", "prompts.n=8")`.
+
+    Args:
+        overrides: as on the command line.
+
+    Raises:
+        InputError: something given is wrong.
+        Stopped: a signal came; the same call goes on.
+    """
+    return sweep(*from_overrides(*overrides))
+
+
+def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Run:
+    """Run or continue a sweep and return its run.
+
+    Raises:
+        InputError: something given is wrong, or the folder holds another run.
+        Stopped: a signal came; what was published is kept.
+    """
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    fields = run_identity(config, definitions, dtype)
+    store = RunFolder(Path(config.out or f"outputs/{config.protocol.name}-{digest(fields)[:8]}"))
+    dataset = load_dataset(config.data, config.prompts, definitions)
+    fields["data.captions_sha256"] = dataset.captions_digest
+    if store.exists:
+        refuse_other(store.read_info(), fields)
+        if finished(store):
+            return report.load_run(store.path)
+    total = config.prompts.n * len(config.guidance_scales) * len(definitions)
+    with store.lock(), Interrupt() as interrupt:
+        store.clean()
+        meter = EnergyMeter(config.energy.country)
+        done = sum(len(block) for d in definitions for block in store.blocks(d.name)) * len(config.guidance_scales)
+        with Progress(total, done_images=done, quiet=not config.progress) as progress:
+            job = Job(config, definitions, dataset, store, device, dtype, meter, progress, interrupt)
+            _run(job, fields)
+    return report.load_run(store.path)
+
+
+def _run(job: Job, fields: dict[str, Any]) -> None:
+    with job.spend("setup"):
+        extractors = Extractors(
+            load_extractor(job.config.protocol.distance, job.device),
+            load_extractor(job.config.protocol.score, job.device),
+        )
+        digests = input_digests(job, extractors)
+        _begin(job, fields, digests)
+    with job.spend("reference"):
+        _reference(job, extractors, digests["reference"])
+    for definition in job.definitions:
+        _checkpoint(job, definition, extractors)
+    with job.spend("metrics"):
+        scores = evaluate.scores(job.store, job.store.read_info())
+    report.write_report(job.store.path, scores)
+
+
+def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
+    """Record what is run, or make sure that it is what was begun here."""
+    whole = fields | {f"digests.{name}": value for name, value in digests.items()}
+    if job.store.exists:
+        refuse_other(job.store.read_info(), whole)
+        return
+    definitions = {definition.name: asdict(definition) for definition in job.definitions}
+    info = RunInfo(
+        schema_version=SCHEMA_VERSION,
+        identity=digest(whole),
+        identity_fields=whole,
+        config=asdict(job.config) | {"dtype": job.dtype, "checkpoint_definitions": definitions},
+        digests=digests,
+        git=provenance.git_state(),
+        versions=provenance.versions(),
+        machine=provenance.machine(device_name(job.device)),
+        created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    )
+    job.store.write_prompts(job.dataset.prompts)
+    job.store.write_info(info)
+
+
+def input_digests(job: Job, extractors: Extractors) -> dict[str, str]:
+    """Return the SHA-256 of every input, by name; fetches weights that are not here yet."""
+    digests = {
+        f"weights/{definition.name}": sources.digest(sources.component_folders(definition))
+        for definition in job.definitions
+    }
+    digests["data/captions"] = job.dataset.captions_digest
+    digests["extractor/distance"] = extractors.distance.digest
+    digests["extractor/score"] = extractors.score.digest
+    digests["reference"] = reference_digest(job.dataset.reference, job.config.protocol, extractors.distance)
+    protocol = identity_fields(job.config.protocol)
+    digests["protocol"] = digest(protocol | {name: digests[name] for name in digests if "weights" not in name})
+    return digests
+
+
+def _reference(job: Job, extractors: Extractors, key: str) -> None:
+    if job.store.has("reference.npz"):
+        return
+    protocol, files = job.config.protocol, job.dataset.reference
+    features = reference_features(files, protocol, extractors.distance, key, lambda _: job.interrupt.check())
+    assert extractors.score.texts is not None
+    texts = extractors.score.texts([prompt.text for prompt in job.dataset.prompts])
+    job.store.write_arrays("reference", {"distance": features, "score_text": texts})
+
+
+def _checkpoint(job: Job, definition: CheckpointConfig, extractors: Extractors) -> None:
+    blocks = remaining(job.config.prompts.n, job.store.blocks(definition.name), job.config.shard_size)
+    if not blocks:
+        return
+    todo = sum(map(len, blocks))
+    job.progress.checkpoint(definition.name, job.config.prompts.n, job.config.prompts.n - todo)
+    with job.spend("load", definition.name):
+        checkpoint = checkpoints.load(definition, job.device, DTYPES[job.dtype])
+    for block in blocks:
+        _shard(job, checkpoint, block, extractors)
+
+
+def _shard(job: Job, checkpoint: Checkpoint, block: Block, extractors: Extractors) -> None:
+    config, scales = job.config, job.config.guidance_scales
+    prompts = job.dataset.prompts[block.first : block.last + 1]
+    before = len(job.meter.readings)
+
+    def on_batch(count: int) -> None:
+        job.progress.advance(count)
+        job.interrupt.check()
+
+    with job.meter.task("sample"):
+        latents, truncated = shard.sample_latents(
+            checkpoint, job.dataset, prompts, scales, config.sampler, config.seed, batch_size(config), on_batch
+        )
+    with job.meter.task("decode"):
+        pixels = shard.decode(checkpoint, latents, config.protocol)
+    job.interrupt.check()
+    with job.meter.task("features"):
+        arrays = {role: shard.extract(pixels, getattr(extractors, role)) for role in ("distance", "score")}
+    with job.meter.task("write"):
+        _keep_images(job, checkpoint.definition.name, block, pixels)
+        records = shard.records(prompts, scales, pixels, truncated)
+    job.progress.advance(0, len(block))
+    job.show_energy()
+    energy = job.meter.readings[before:]
+    job.store.publish(checkpoint.definition.name, block, arrays, records, energy, scales)
+
+
+def _keep_images(job: Job, name: str, block: Block, pixels: shard.Pixels) -> None:
+    prompts = job.dataset.prompts[block.first : block.last + 1]
+    if job.config.images == "all":
+        shard.write_images(job.store, name, prompts, job.config.guidance_scales, pixels)
+    if job.config.images != "none" and block.first == 0:
+        path = job.store.sheet(name)
+        path.parent.mkdir(exist_ok=True)
+        images.write_png(path, shard.sheet(pixels, SHEET_CAPTIONS))
+
+
+def batch_size(config: SweepConfig) -> int:
+    """Return the fixed number of trajectories per UNet call; never more than a full shard has."""
+    most = len(config.guidance_scales) * min(config.shard_size, config.prompts.n)
+    return min(config.batch_size or BATCH_SIZE, most)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device, `auto` being the first GPU if there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={name}: not available here ({' '.join(str(error).split())[:150]})") from error
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> str:
+    """Return the dtype's name, `auto` being float32 on a CPU and bfloat16 on a GPU."""
+    if name == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return name
+
+
+def device_name(device: torch.device) -> str:
+    """Return what samples: the GPU's name or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def run_identity(config: SweepConfig, definitions: Sequence[CheckpointConfig], dtype: str) -> dict[str, Any]:
+    """Return all config fields that change a number, by dotted key."""
+    fields = identity_fields(config)
+    fields = {key: value for key, value in fields.items() if key.split(".")[0] not in ("checkpoint", "checkpoints")}
+    for definition in definitions:
+        fields |= identity_fields(definition, f"checkpoints.{definition.name}.")
+    return fields | {"dtype": dtype}
+
+
+def refuse_other(info: RunInfo, fields: dict[str, Any]) -> None:
+    """Refuse to write into a folder that holds another run.
+
+    Raises:
+        InputError: names the fields that differ, there and here.
+    """
+    there = info.identity_fields
+    names = [name for name in sorted(there.keys() | fields.keys()) if there.get(name) != fields.get(name)]
+    names = [name for name in names if name in fields or not name.startswith("digests.")]
+    if names:
+        shown = "; ".join(f"{name}: {there.get(name)} there, {fields.get(name)} here" for name in names[:4])
+        more = f"; and {len(names) - 4} more" if len(names) > 4 else ""
+        raise InputError(f"out holds another run ({shown}{more}); give another out=DIR or the same settings")
+
+
+def finished(store: RunFolder) -> bool:
+    """Whether every cell is scored; then nothing is left to do."""
+    if not store.has("results.csv"):
+        return False
+    info = store.read_info()
+    expected = len(evaluate.planned_cells(info)) * len(info.config["protocol"]["metrics"])
+    return len(report.load_run(store.path).results) == expected
