@@ -9,16 +9,19 @@ from sd2eval.errors import InputError
 
 Array = NDArray[np.float64]
 
+_LARGEST = 1e50  # the sixth power, which the kernel needs, still fits in float64
+
 
 def as_features(values: ArrayLike, what: str) -> Array:
-    """Return the features as float64 [n, d] with n >= 2 and every value finite.
+    """Return the features as float64 [n, d] with n >= 2 and every value finite and below 1e50.
 
     Args:
         values: shape [n, d], any real dtype; float16 and float32 are widened before any arithmetic.
         what: how the array is called in messages, such as "image features".
 
     Raises:
-        InputError: another number of axes, fewer than two rows, no columns, NaN or infinity.
+        InputError: another number of axes, fewer than two rows, no columns, not real numbers, NaN, infinity
+            or absurd size.
     """
     array = np.asarray(values)
     if array.ndim != 2:
@@ -30,11 +33,12 @@ def as_features(values: ArrayLike, what: str) -> Array:
     if not np.issubdtype(array.dtype, np.number) or np.issubdtype(array.dtype, np.complexfloating):
         raise InputError(f"{what}: expected real numbers, got {array.dtype}")
     wide = array.astype(np.float64, copy=False)
-    bad = ~np.isfinite(wide).all(axis=1)
+    bad = ~(np.abs(wide) < _LARGEST).all(axis=1)  # also where NaN
     if bad.any():
         first = int(np.argmax(bad))
         raise InputError(
-            f"{what}: NaN or infinity in {int(bad.sum())} of {len(wide)} rows, first in row {first}"
+            f"{what}: NaN, infinity or beyond {_LARGEST:g} in {int(bad.sum())} of {len(wide)} rows, "
+            f"first in row {first}"
         )
     return wide
 

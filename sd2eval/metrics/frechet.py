@@ -13,16 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sd2eval.errors import InputError
 from sd2eval.metrics._checks import as_varied_features, require_same_width
 from sd2eval.statistics import Estimate
 
 Array = NDArray[np.float64]
 
 # Trapezoid rule on a logarithmic axis. The integrand is analytic up to pi/2 off that axis, so the error is
-# about exp(-pi^2 / step) = 2e-11, and 1e-8 of the smallest and largest singular value is cut off at the ends.
+# about exp(-pi^2 / step) = 2e-11; the ends cut off 1e-11 of the smallest and largest singular value.
 _STEP = 0.4
-_REACH = 1e8
+_REACH = 1e11
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,8 +122,6 @@ def _spectrum(y: Array) -> tuple[Array, Array]:
 
 def _above_noise(values: Array) -> NDArray[np.bool_]:
     """Mark the ascending eigenvalues above round-off; the root of mere round-off would be a visible error."""
-    if not np.isfinite(values).all():
-        raise InputError("the covariance of the features overflows float64: their values are too large")
     above: NDArray[np.bool_] = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     return above
 
@@ -142,11 +139,18 @@ def _trace_lost(singular: Array, weights: Array) -> Array:
     n = len(weights)
     if len(singular) == 0:
         return np.zeros(n)
-    log_nodes = np.arange(np.log(singular.min() / _REACH), np.log(singular.max() * _REACH), _STEP)
-    nodes = np.exp(log_nodes)
+    nodes = np.exp(np.arange(np.log(singular.min() / _REACH), np.log(singular.max() * _REACH), _STEP))
+    share = np.square(singular)[:, None] / (np.square(singular)[:, None] + np.square(nodes))
     c = n / (n - 1)
-    # 1 - c s^2 / (s^2 + v^2) without its cancellation at v -> 0, where leaving a row out loses a rank
-    ratio = np.square(nodes) / (np.square(singular)[:, None] + np.square(nodes))
-    remaining = np.clip(1 - c * weights.sum(axis=1), 0, None)[:, None] + c * (weights @ ratio)
-    loss: Array = -(np.log(remaining) @ nodes) * _STEP / np.pi
+    # Where v is small the logarithm's argument may be nearly 0 (leaving a row out loses a rank), where v is
+    # large nearly 1: each side has its own form without cancellation.
+    small = nodes < singular.max()
+    rest = np.clip(1 - c * weights.sum(axis=1), 0, None)[:, None]
+    logs = np.hstack(
+        [
+            np.log(rest + c * (weights @ (np.square(nodes[small] / singular[:, None]) * share[:, small]))),
+            np.log1p(-c * (weights @ share[:, ~small])),
+        ]
+    )
+    loss: Array = -(logs @ nodes) * _STEP / np.pi
     return loss

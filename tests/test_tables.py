@@ -1,0 +1,129 @@
+import io
+from dataclasses import fields
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from sd2eval.metrics import METRICS
+from sd2eval.records import Score
+from sd2eval.tables import format_value, markdown_table, results_frame, terminal_table
+
+
+def score(checkpoint, scale, name, value, stderr, n=10_000) -> Score:
+    metric = METRICS[name]
+    return Score(
+        checkpoint=checkpoint,
+        guidance_scale=scale,
+        metric=name,
+        value=value,
+        stderr=stderr,
+        n=n,
+        direction=metric.direction,
+        unit=metric.unit,
+        protocol="model_card@9ab31c02",
+    )
+
+
+@pytest.fixture
+def results() -> pd.DataFrame:
+    """The widest a real table gets: the longest name, six digits of CLIP score."""
+    scores = []
+    for i, checkpoint in enumerate(("768-v-ema", "512-inpainting-ema")):
+        for j, scale in enumerate((1.5, 3.0, 8.0)):
+            scores.append(score(checkpoint, scale, "fid", 18.25 + i - j / 2, 0.13))
+            scores.append(score(checkpoint, scale, "kid", 0.004641 + i / 1e4 - j / 1e4, 0.000122))
+            scores.append(score(checkpoint, scale, "clip_score", 0.3 + i / 1e3 + j / 1e2, 0.00025))
+    return results_frame(scores)
+
+
+def kwh(results):
+    return {(row.checkpoint, row.guidance_scale): 1.234 for row in results.itertuples()}
+
+
+def printed(table, width, **options) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, **options).print(table)
+    return stream.getvalue()
+
+
+def test_frame_has_the_fields_of_a_score_in_order(results):
+    assert list(results.columns) == [field.name for field in fields(Score)]
+    assert list(results_frame([]).columns) == list(results.columns)
+    again = pd.read_csv(io.StringIO(results.to_csv(index=False)))
+    pd.testing.assert_frame_equal(again, results, check_dtype=False)
+    assert Score(**results.iloc[4].to_dict()) == Score(**again.iloc[4].to_dict())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_table_fits_and_cuts_nothing(results, width):
+    text = printed(terminal_table(results, kwh(results), title="A run"), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    assert "512-inpainting-ema" in text
+    assert text.count("0.32000 ± 0.00025") == 1
+    assert text.count("1.2") >= 6
+    assert "n = 10,000" in text
+    assert "\x1b" not in text  # plain text when not a terminal
+
+
+def test_one_row_per_cell(results):
+    rows = [line for line in printed(terminal_table(results), 100).splitlines() if "-ema" in line]
+    assert len(rows) == 6
+    assert [row.split()[0] for row in rows] == ["768-v-ema"] * 3 + ["512-inpainting-ema"] * 3
+
+
+def test_best_and_front_are_marked_by_direction(results):
+    rows = [line for line in printed(terminal_table(results), 100).splitlines() if "-ema" in line]
+    lowest_distance, highest_score = rows[2], rows[5]
+    assert "*17.25 ± 0.13" in lowest_distance
+    assert "*4.44 ± 0.12" in lowest_distance  # KID in thousandths, as the head says
+    assert "*0.32100 ± 0.00025" in highest_score
+    assert ["◆" in row for row in rows] == [False, False, True, False, False, True]
+
+
+def test_n_gets_a_column_when_it_differs():
+    scores = [score("a", s, "fid", 1.0, 0.1, n) for s, n in ((1.0, 64), (2.0, 63))]
+    text = printed(terminal_table(results_frame(scores)), 80)
+    assert "n = " not in text
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("a ")] == ["64", "63"]
+
+
+def test_missing_metrics_and_energies_are_dashes():
+    scores = [score("a", 1.0, "fid", 1.0, 0.1), score("a", 2.0, "clip_score", 0.3, 0.1)]
+    text = printed(terminal_table(results_frame(scores), {("a", 1.0): 2.0}), 80)
+    first, second = (line for line in text.splitlines() if line.startswith("a "))
+    assert first.split() == ["a", "1.0", "*1.00", "±", "0.10", "-", "2"]
+    assert second.split() == ["a", "2.0", "-", "*0.30", "±", "0.10", "-"]
+
+
+def test_no_results_are_a_table_without_rows():
+    assert "checkpoint" in printed(terminal_table(results_frame([])), 80)
+
+
+def test_markdown_has_equal_columns_and_bold_bests(results):
+    table, legend = markdown_table(results, kwh(results)).split("\n\n")
+    lines = table.splitlines()
+    assert len(lines) == 8
+    assert len({line.count("|") for line in lines}) == 1
+    assert "KID x1000 ↓" in lines[0]
+    assert "| **17.25 ± 0.13** |" in lines[4]
+    assert "**bold** best" in legend
+    assert "*17" not in table.replace("**", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [
+        (15.0034, 0.1234, "15.00 ± 0.12"),
+        (0.333412, 0.000249, "0.33341 ± 0.00025"),
+        (1234.5, 37.2, "1234 ± 37"),
+        (1234.5, 456.7, "1234 ± 457"),
+        (-0.00012, 0.0004, "-0.00012 ± 0.00040"),
+        (2.5, 0.0, "2.5"),
+        (2.5, float("nan"), "2.5"),
+        (float("nan"), 1.0, "-"),
+    ],
+)
+def test_digits_follow_the_standard_error(value, stderr, text):
+    assert format_value(value, stderr) == text
