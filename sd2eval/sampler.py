@@ -147,6 +147,7 @@ def _predictor(
         rows = latents.to(unet.dtype).repeat(2, 1, 1, 1)
         if channels is not None:
             rows = torch.cat([rows, channels], dim=1)
+        rows = rows.contiguous(memory_format=torch.channels_last)
         output = unet(rows, timestep, encoder_hidden_states=text, class_labels=fixed.class_labels).sample
         uncond, cond = output.chunk(2)
         return uncond, cond

@@ -55,13 +55,13 @@ class RunFolder:
         try:
             data = json.loads(file.read_text())
             version = data["schema_version"]
+            if version > SCHEMA_VERSION:
+                raise InputError(f"{file}: written by a newer sd2eval (schema {version}; this one reads {SCHEMA_VERSION})")
+            return RunInfo(**data)
         except FileNotFoundError:
             raise InputError(f"{self.path}: no run here (run.json is missing)") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: not a readable run record ({error})") from error
-        if version > SCHEMA_VERSION:
-            raise InputError(f"{file}: written by a newer sd2eval (schema {version}, this one reads {SCHEMA_VERSION})")
-        return RunInfo(**data)
 
     def write_info(self, info: RunInfo) -> None:
         """Write `run.json`."""
@@ -150,7 +150,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a killed process left half-written."""
-        for leftover in self.path.rglob(f"{TEMPORARY}*"):
+        for leftover in [*self.path.rglob(f"{TEMPORARY}*"), *self.path.glob("*/**/.*.tmp")]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
     # Other files

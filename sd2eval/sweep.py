@@ -33,7 +33,7 @@ from sd2eval.store import RunFolder
 SHEET_CAPTIONS = 8
 """Rows of a checkpoint's contact sheet."""
 
-BATCH_SIZE = 32
+BATCH_SIZE = 64
 """Trajectories per UNet call unless `batch_size` says otherwise."""
 
 STATUS = {"setup": "loading the extractors", "reference": "reading the reference images", "load": "loading"}
