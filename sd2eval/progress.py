@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
-from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -179,7 +179,7 @@ class Progress:
         bottom.add_column(no_wrap=True, justify="right")
         bottom.add_row(ProgressBar(total=max(self._total, 1), completed=self._done), self._counts(now))
         # Room for the terminal's echo of ^C, which would wrap and leave a line of the display behind.
-        return Padding(Group(top, bottom), (0, 3, 0, 0))
+        return Constrain(Group(top, bottom), self._console.width - 3)
 
     def _line(self, text: str) -> None:
         if self._quiet:
