@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
@@ -44,8 +45,9 @@ def label_points(axes: Axes, curves: pd.DataFrame, look: Mapping[str, Style], dp
     centres = place(points, sizes, obstacles - corner, weights, extent, _NEAR * pixel)
     halo = [Stroke(linewidth=1.8, foreground="white", alpha=0.8), Normal()]
     for text, point, centre, name in zip(texts, points, centres, curves["checkpoint"], strict=True):
+        colour = tuple(0.7 * part for part in to_rgb(look[name].colour))  # small text needs more contrast
         moved = np.linalg.norm(centre - point) > 3 * _NEAR * pixel
-        hair = {"arrowstyle": "-", "linewidth": 0.5, "color": look[name].colour, "shrinkA": 0, "shrinkB": 3}
+        hair = {"arrowstyle": "-", "linewidth": 0.5, "color": colour, "shrinkA": 0, "shrinkB": 3}
         axes.annotate(
             text,
             xy=tuple(axes.transData.inverted().transform(point + corner)),
@@ -54,7 +56,7 @@ def label_points(axes: Axes, curves: pd.DataFrame, look: Mapping[str, Style], dp
             ha="center",
             va="center",
             fontsize=_FONT,
-            color=look[name].colour,
+            color=colour,
             path_effects=halo,
             arrowprops=hair if moved else None,
             zorder=6,

@@ -34,6 +34,8 @@ from sd2eval.plot_labels import label_points
 _WARNING = "#B00020"
 _MARGIN = 0.06  # of the range, around everything in a panel
 _MAIN_POINTS = (440.0, 330.0)  # about the size of the main panel, in typographic points
+_BETWEEN = "   |   "  # facts of the footer
+_LINE = 145  # characters of the footer that fit
 _SIDE_PANELS = 2  # what fits below the legend
 
 
@@ -206,8 +208,11 @@ def _facts(shown: pd.DataFrame, drawn: pd.DataFrame, published: pd.DataFrame | N
     facts = [f"{n} images per cell", f"protocol {protocols}", "bars: 1 standard error"]
     if published is not None:
         facts.append("pale: the model card's figure, n = 10,000")
-    facts.append(energy_note)
-    return "   |   ".join(fact for fact in facts if fact)
+    line = _BETWEEN.join(facts)
+    if not energy_note:
+        return line
+    fits = len(line) + len(energy_note) < _LINE
+    return line + (_BETWEEN if fits else "\n") + energy_note
 
 
 def _warnings(shown: pd.DataFrame, drawn: pd.DataFrame, planned: int) -> str:

@@ -203,6 +203,16 @@ def test_different_protocols_are_warned_about():
     assert "clean_fid@2" in words(figure)
 
 
+def test_a_long_energy_note_gets_a_line_of_its_own():
+    note = "0.0123 kWh, 4.7 g CO2eq (estimated: CPU power assumed, no RAPL or NVML sensor; grid USA)"
+    figure = pareto_figure(run(FAMILY), energy_note=note)
+    assert figure.get_supxlabel().splitlines()[1] == note
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    footer = next(text for text in figure.texts if text.get_text() == figure.get_supxlabel())
+    assert footer.get_window_extent(renderer).x1 < figure.bbox.x1
+    assert "|   0.01 kWh" in pareto_figure(run(FAMILY), energy_note="0.01 kWh").get_supxlabel()
+
+
 def test_one_cell_is_a_whole_figure():
     figure = pareto_figure(run({"512-base": (0, 0, 1)}, scales=(3.0,), stderr=(0.0, 0.0)))
     axes = main_axes(figure)

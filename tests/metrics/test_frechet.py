@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -139,6 +141,18 @@ def test_standard_error_is_the_spread_over_data_sets(n, d):
     spread = np.std([e.value for e in estimates], ddof=1)
     claimed = np.sqrt(np.mean([standard_error(e.influence) ** 2 for e in estimates]))
     assert 0.9 * spread < claimed < 1.2 * spread
+
+
+def test_few_samples_in_many_dimensions_are_cheap(rng):
+    """Only the n x n problem may be solved: the d x d one takes many seconds."""
+    x = rng.normal(size=(32, 3000))
+    reference = FrechetReference(np.zeros(3000), np.eye(3000), 3000.0, 100_000)
+    start = time.process_time()
+    estimate = frechet_distance(x, reference)
+    assert time.process_time() - start < 1
+    nuclear = np.linalg.svd((x - x.mean(axis=0)) / np.sqrt(31), compute_uv=False).sum()
+    expected = np.square(x.mean(axis=0)).sum() + x.var(axis=0, ddof=1).sum() + 3000 - 2 * nuclear
+    assert estimate.value == pytest.approx(expected, rel=1e-9)
 
 
 def test_two_samples_are_enough(rng):
