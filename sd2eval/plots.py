@@ -107,7 +107,9 @@ def pareto_figure(
         describe(f"{metric.label} [{metric.unit}], {metric.direction} is better")
     shown = results[results["metric"].isin([metrics["distance"].name, metrics["score"].name])]
     facts = _facts(shown, drawn, published, energy_note)
-    _annotate(figure, title, facts, _warnings(shown, drawn, planned or len(table)))
+    main.set_title(_warnings(shown, drawn, planned or len(table)), loc="left", fontsize=9, color=_WARNING)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    figure.supxlabel(facts, x=0.01, ha="left", fontsize=7.5, color="#555555")
     figure.draw_without_rendering()  # fixes the layout, so that labels can be placed in pixels
     label_points(main, drawn[~drawn["checkpoint"].isin(list(zoomed))], look, figure.dpi)
     for name, axes in zoomed.items():
@@ -223,10 +225,3 @@ def _warnings(shown: pd.DataFrame, drawn: pd.DataFrame, planned: int) -> str:
     if (shown.groupby("metric")["protocol"].nunique() > 1).any():
         warnings.append("Points of different protocols are not comparable.")
     return " ".join(warnings)
-
-
-def _annotate(figure: Figure, title: str, facts: str, warnings: str) -> None:
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    figure.supxlabel(facts, x=0.01, ha="left", fontsize=7.5, color="#555555")
-    if warnings:
-        figure.text(0.99, 0.985, warnings, ha="right", va="top", fontsize=8.5, color=_WARNING)

@@ -77,7 +77,8 @@ def legend_labels(figure) -> list[str]:
 
 
 def words(figure) -> str:
-    return " ".join(text.get_text() for text in figure.texts) + figure.get_supxlabel() + figure.get_suptitle()
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    return " ".join([*(text.get_text() for text in figure.texts), *titles])
 
 
 def test_every_cell_is_drawn_once_and_curves_follow_the_scale(family):
