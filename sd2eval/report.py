@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from sd2eval import evaluate, plots, tables
+from sd2eval.progress import format_co2, format_energy
 from sd2eval.records import EmissionRow, RunInfo, Score
 from sd2eval.store import RunFolder
 
@@ -115,8 +116,7 @@ def energy_note(rows: Sequence[EmissionRow]) -> str:
         return ""
     kwh, kg_co2 = sum(row.kwh for row in rows), sum(row.kg_co2 for row in rows)
     method = "estimated" if any(row.method == "estimated" for row in rows) else "measured"
-    energy = f"{kwh:.2f} kWh, {kg_co2:.2f} kg" if kwh >= 1 else f"{1e3 * kwh:.2f} Wh, {1e3 * kg_co2:.2f} g"
-    return f"{energy} CO2 ({method}, grid {rows[0].grid})"
+    return f"{format_energy(kwh)}, {format_co2(kg_co2)} ({method}, grid {rows[0].grid})"
 
 
 def kwh_by_cell(rows: Sequence[EmissionRow]) -> dict[tuple[str, float], float]:

@@ -72,8 +72,9 @@ def _layout(results: pd.DataFrame, kwh: Kwh | None) -> tuple[list[str], list[lis
     wide = cells(results)
     metrics = roles(results)
     columns = {"checkpoint": list(wide["checkpoint"])}
+    decimals = max((len(f"{scale:g}".partition(".")[2]) for scale in wide["guidance_scale"]), default=0)
     columns["scale"] = [
-        f"{_FRONT if on_front else ' '} {scale:.1f}"
+        f"{_FRONT if on_front else ' '} {scale:.{decimals}f}"
         for scale, on_front in zip(wide["guidance_scale"], wide["front"], strict=True)
     ]
     for role in ROLES:
@@ -84,7 +85,8 @@ def _layout(results: pd.DataFrame, kwh: Kwh | None) -> tuple[list[str], list[lis
         columns["n"] = [str(n) for n in wide["n"]]
     if kwh is not None:
         pairs = zip(wide["checkpoint"], wide["guidance_scale"], strict=True)
-        columns["kWh"] = [f"{kwh[pair]:.2g}" if pair in kwh else "-" for pair in pairs]
+        unit, factor = ("kWh", 1.0) if max(kwh.values(), default=0.0) >= 0.1 else ("Wh", 1000.0)
+        columns[unit] = [f"{factor * kwh[pair]:.2g}" if pair in kwh else "-" for pair in pairs]
     caption = f"n = {wide['n'].iloc[0]:,} per cell, {_LEGEND}" if same_n else _LEGEND
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)], caption
 

@@ -93,8 +93,8 @@ def test_missing_metrics_and_energies_are_dashes():
     scores = [score("a", 1.0, "fid", 1.0, 0.1), score("a", 2.0, "clip_score", 0.3, 0.1)]
     text = printed(terminal_table(results_frame(scores), {("a", 1.0): 2.0}), 80)
     first, second = (line for line in text.splitlines() if line.startswith("a "))
-    assert first.split() == ["a", "1.0", "*1.00", "±", "0.10", "-", "2"]
-    assert second.split() == ["a", "2.0", "-", "*0.30", "±", "0.10", "-"]
+    assert first.split() == ["a", "1", "*1.00", "±", "0.10", "-", "2"]
+    assert second.split() == ["a", "2", "-", "*0.30", "±", "0.10", "-"]
 
 
 def test_no_results_are_a_table_without_rows():
@@ -127,3 +127,12 @@ def test_markdown_has_equal_columns_and_bold_bests(results):
 )
 def test_digits_follow_the_standard_error(value, stderr, text):
     assert format_value(value, stderr) == text
+
+
+def test_small_energies_are_in_watt_hours_and_scales_show_their_decimals():
+    scores = [score("a", scale, "fid", 1.0, 0.1) for scale in (1.25, 8.0)]
+    text = printed(terminal_table(results_frame(scores), {("a", 1.25): 0.002, ("a", 8.0): 0.0125}), 80)
+    rows = [line.split() for line in text.splitlines() if line.startswith("a ")]
+    assert [(row[1], row[-1]) for row in rows] == [("1.25", "2"), ("8.00", "12")]
+    assert "Wh" in text
+    assert "kWh" not in text
