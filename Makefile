@@ -4,7 +4,7 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-SIZE := about 3 minutes and 6 GB the first time
+SIZE := 3 to 7 minutes and 6 GB the first time
 
 # Rebuild an environment whose installation was interrupted or whose interpreter is gone.
 BROKEN := $(shell test -x $(BIN)/python -a ! -e $(VENV)/.unfinished || echo rebuild)
@@ -47,10 +47,10 @@ $(VENV)/.dev: pyproject.toml $(BROKEN)
 # $(call install,REQUIREMENT): .unfinished lies in the environment from its creation until pip has ended well.
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	echo "sd2eval needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1 | head -1)." \
+	echo "sd2eval needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) -V 2>/dev/null || echo not there)." \
 	"Say which: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 @if [ -e $(VENV)/.unfinished ] || ! $(BIN)/python -c '' 2>/dev/null; then \
-	rm -rf $(VENV); mkdir $(VENV); touch $(VENV)/.unfinished; $(PYTHON) -m venv $(VENV); fi
+	rm -rf $(VENV) && mkdir $(VENV) && touch $(VENV)/.unfinished && $(PYTHON) -m venv $(VENV); fi
 @touch $(VENV)/.unfinished
 @echo "installing sd2eval, PyTorch and friends into $(VENV) ($(SIZE)) ..."
 @$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(1)'

@@ -6,13 +6,21 @@ import sys
 
 from sd2eval.errors import InputError
 
+HELP = """Usage: python -m sd2eval report DIR
+
+Writes results.csv, results.json, emissions.csv and the Pareto plot of a run folder again, from its shards
+alone: no weights, no GPU, no torch. Of an unfinished run the complete cells are reported."""
+
 
 def main() -> None:
     """Write the tables and the plot of a run folder again, from its shards; works for a half-finished run."""
-    folders = sys.argv[1:]
-    if len(folders) != 1 or folders[0].startswith("-"):
+    words = sys.argv[1:]
+    if words in (["--help"], ["-h"]):
+        print(HELP)
+        return
+    if len(words) != 1 or words[0].startswith("-"):
         raise InputError("usage: python -m sd2eval report DIR (a run folder, complete or not)")
     from sd2eval import report
 
-    report.write_report(folders[0])
-    report.show(report.load_run(folders[0]))
+    report.write_report(words[0])
+    report.show(report.load_run(words[0]))

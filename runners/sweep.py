@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
-from sd2eval.config import CONFIG_MODULE, checkpoint_definitions, register, typed
+from sd2eval.config import CONFIG_MODULE, check_words, checkpoint_definitions, register, typed
 from sd2eval.errors import exit_codes
 
 register()
 
 
+def main() -> None:
+    """Run, continue or price a sweep with the settings of the command line."""
+    check_words(sys.argv[1:])
+    _sweep()
+
+
 @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="sweep")
-def main(composed: DictConfig) -> None:
-    """Run, continue or price a sweep."""
+def _sweep(composed: DictConfig) -> None:
     with exit_codes():
         config = typed(composed)
         definitions = checkpoint_definitions(config)

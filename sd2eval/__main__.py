@@ -27,7 +27,7 @@ Start with `python -m sd2eval sweep` (the embedded mini study, a few minutes on 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0 done, 2 bad input, 75 stopped but resumable, 1 anything else."""
+    """Run one verb and return the exit code: 0 done, 2 bad input, 75 resumable, 1 anything else."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
