@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def load_extractor(config: ExtractorConfig, device: torch.device) -> Extractor:
         raise InputError(f"extractor kind '{config.kind}' is unknown; allowed: {', '.join(KINDS)}")
     try:
         return KINDS[config.kind](config, device)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:  # URLError is an OSError
+    except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"extractor '{config.name}': cannot load its weights ({reason}); set its `source` to a local copy"
@@ -126,6 +127,9 @@ def _inception(config: ExtractorConfig, device: torch.device) -> Extractor:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     weights = str(_folder(config)) if config.source else None
+    if weights:
+        # torch-fidelity would run code from a pickle; this raises where there is more than tensors in it.
+        torch.load(weights, weights_only=True)
     model = FeatureExtractorInceptionV3(
         config.model, ["2048"], feature_extractor_weights_path=weights, verbose=False
     )
