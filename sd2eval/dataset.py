@@ -37,7 +37,9 @@ def load_dataset(data: DataConfig, wanted: PromptsConfig, definitions: Sequence[
         InputError: a file is missing or malformed, or images are missing that the run needs.
     """
     if data.root is None:
-        raise InputError(f"data.root: say where the data set is: data.root=DIR, the folder that holds {data.images}/")
+        raise InputError(
+            f"data.root: say where the data set is: data.root=DIR, the folder that holds {data.images}/"
+        )
     root = local_path(data.root)
     if root is None:
         raise InputError(f"data.root={data.root}: no such folder")
@@ -60,6 +62,6 @@ def _require_own_images(
     needing = [definition.name for definition in definitions if definition.conditioning != "text"]
     if without and needing:
         raise InputError(
-            f"{without} of {len(prompts)} prompts have no image, but {', '.join(needing)} start from it; choose a "
-            "complete caption file with data.captions=FILE, or other checkpoints"
+            f"{without} of {len(prompts)} prompts have no image, but {', '.join(needing)} start from it; "
+            "choose a complete caption file with data.captions=FILE, or other checkpoints"
         )

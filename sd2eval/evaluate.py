@@ -52,7 +52,7 @@ def scores(store: RunFolder, info: RunInfo) -> list[Score]:
     reference = store.read_arrays("reference")
     groups = np.array([prompt["image_id"] for prompt in store.read_prompts()])
     against: dict[str, Any] = {"distance": Reference(reference["distance"]), "score": reference["score_text"]}
-    rows = []
+    rows: list[Score] = []
     for name in checkpoint_names(info):
         if complete(store, info, name):
             data = _load(store, info, name)
@@ -95,7 +95,9 @@ def _load(store: RunFolder, info: RunInfo, checkpoint: str) -> _CheckpointData:
     for block in store.blocks(checkpoint):
         arrays, manifest = store.read_shard(checkpoint, block)
         valid = np.array([not image["invalid"] for image in manifest["images"]])
-        parts.append(_CheckpointData(arrays["distance"], arrays["score"], valid.reshape(len(block), len(scales))))
+        parts.append(
+            _CheckpointData(arrays["distance"], arrays["score"], valid.reshape(len(block), len(scales)))
+        )
     return _CheckpointData(
         np.concatenate([part.distance for part in parts]),
         np.concatenate([part.score for part in parts]),
@@ -117,8 +119,8 @@ def invalid_images(store: RunFolder, info: RunInfo) -> list[dict[str, Any]]:
 def emissions(store: RunFolder, info: RunInfo) -> list[EmissionRow]:
     """Return the energy of every cell and stage and the setup row; together they are all that was measured.
 
-    The scales of a checkpoint are sampled in one batch with equal work for each, so each gets an equal share of a
-    shard's energy, and of loading the checkpoint. Setup, reference features and metrics belong to no cell.
+    The scales of a checkpoint are sampled in one batch with equal work for each, so each gets an equal share
+    of a shard's energy and of loading the checkpoint. Setup, reference features and metrics belong to no cell.
     """
     scales = info.config["guidance_scales"]
     totals: dict[tuple[str, float | None, str, str, str], list[float]] = {}

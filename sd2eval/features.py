@@ -1,7 +1,7 @@
 """Extractors: 8-bit images (and texts) to feature arrays, straight from memory.
 
-An extractor runs in float32 with TF32 off: its features are compared to the sixth digit, and its cost is small
-beside the sampler's.
+An extractor runs in float32 with TF32 off: its features are compared to the sixth digit, and its cost is
+small beside the sampler's.
 """
 
 from __future__ import annotations

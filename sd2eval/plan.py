@@ -21,7 +21,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Block:
-    """Consecutive positions of the run's prompt list, `first` to `last` inclusive: a shard of one checkpoint."""
+    """A shard's captions: positions `first` to `last`, inclusive, of the run's prompt list."""
 
     first: int
     last: int

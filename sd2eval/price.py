@@ -10,17 +10,20 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, DPTConfig, DPTForDepthEstimation
 
 from sd2eval.checkpoints import sources, vae_factor
+from sd2eval.checkpoints.text import penultimate_config
 from sd2eval.config import CheckpointConfig, ExtractorConfig, SweepConfig
 from sd2eval.energy import assumed_watts, grid_intensity
 from sd2eval.sampler import unet_calls
@@ -46,7 +49,7 @@ class Price:
     unet_calls: int
     """Rows: one latent through the UNet once."""
     flops: float
-    """Floating point operations, two per multiply-add: UNet, decoder, text, conditioning, without the extractors."""
+    """Floating point operations, two per multiply-add, of everything but the extractors."""
     hours: float
 
 
@@ -88,11 +91,10 @@ class Architecture:
         return count(lambda: self.unet(*unet_inputs(self.unet, self.text, size, 1, "meta")))
 
     def image_flops(self) -> int:
-        """Return the operations of decoding one image, and of its conditioning."""
-        resolution = self.definition.resolution
-        size = resolution // vae_factor(self.vae)
-        total = count(lambda: self.vae.decode(torch.empty(1, self.vae.config.latent_channels, size, size, device="meta")))
-        return total
+        """Return the operations of decoding one image."""
+        size = self.definition.resolution // vae_factor(self.vae)
+        latent = torch.empty(1, self.vae.config.latent_channels, size, size, device="meta")
+        return count(lambda: self.vae.decode(latent))
 
     def caption_flops(self) -> int:
         """Return the operations that a caption's scales share: text, depth, the masked image's encoding."""
@@ -108,12 +110,15 @@ class Architecture:
 
 
 def architecture(definition: CheckpointConfig) -> Architecture:
-    """Build a checkpoint's networks on the meta device, from its folder if it is here, else from bundled configs."""
-    configs = {name: _component_config(definition, name) for name in ("unet", "vae", "text_encoder", "depth_estimator")}
+    """Build a checkpoint's networks on the meta device, from its folder or else from bundled configs."""
+    configs = {
+        name: _component_config(definition, name)
+        for name in ("unet", "vae", "text_encoder", "depth_estimator")
+    }
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(configs["unet"])
         vae = AutoencoderKL.from_config(configs["vae"])
-        text = CLIPTextModel(CLIPTextConfig(**_text_config(configs["text_encoder"])))
+        text = CLIPTextModel(_text_config(configs["text_encoder"]))
         depth = None
         if definition.conditioning == "depth":
             depth = DPTForDepthEstimation(DPTConfig(**configs["depth_estimator"]))
@@ -126,29 +131,20 @@ def _component_config(definition: CheckpointConfig, name: str) -> dict[str, Any]
     file = None if root is None else (root if override else root / name) / "config.json"
     if file is None or not file.exists():
         file = ARCHITECTURES / (definition.architecture or "") / f"{name}.json"
-    return json.loads(file.read_text()) if file.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
-def _text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Accept both layouts of a text encoder's config; OpenCLIP's tower runs without its last layer."""
-    if "width" not in config:
-        return config
-    return {
-        "hidden_size": config["width"],
-        "intermediate_size": 4 * config["width"],
-        "num_hidden_layers": config["layers"] - 1,
-        "num_attention_heads": config["heads"],
-        "max_position_embeddings": config["context_length"],
-        "vocab_size": config["vocab_size"],
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
+def _text_config(config: dict[str, Any]) -> CLIPTextConfig:
+    """Accept both layouts of a text encoder's config, OpenCLIP's and transformers'."""
+    return penultimate_config(config) if "width" in config else CLIPTextConfig(**config)
 
 
 def unet_inputs(unet: Any, text: Any, size: int, rows: int, device: str) -> tuple[Any, ...]:
-    """Return positional inputs of a UNet call: sample, timestep, text, and the class label where there is one."""
+    """Return the positional inputs of a UNet call: sample, timestep, text, class label or None."""
     sample = torch.zeros(rows, unet.config.in_channels, size, size, device=device)
-    hidden = torch.zeros(rows, text.config.max_position_embeddings, unet.config.cross_attention_dim, device=device)
+    hidden = torch.zeros(
+        rows, text.config.max_position_embeddings, unet.config.cross_attention_dim, device=device
+    )
     labels = None
     if unet.config.num_class_embeds:
         labels = torch.zeros(rows, dtype=torch.long, device=device)
@@ -162,7 +158,9 @@ def count(call: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def estimate(config: SweepConfig, definitions: list[CheckpointConfig], device: torch.device, dtype: str) -> Estimate:
+def estimate(
+    config: SweepConfig, definitions: list[CheckpointConfig], device: torch.device, dtype: str
+) -> Estimate:
     """Price a sweep on this machine.
 
     Args:
@@ -181,14 +179,24 @@ def estimate(config: SweepConfig, definitions: list[CheckpointConfig], device: t
         rate, basis = _rate(networks, per_call, device, getattr(torch, dtype))
         prices.append(Price(definition.name, n * len(scales), calls, flops, flops / rate / 3600))
         bases.append(basis)
-    return Estimate(prices, _disk(config, len(definitions)), _watts(device), grid_intensity(config.energy.country), bases[0])
+    return Estimate(
+        prices,
+        _disk(config, len(definitions)),
+        _watts(device),
+        grid_intensity(config.energy.country),
+        bases[0],
+    )
 
 
-def _rate(networks: Architecture, per_call: int, device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
+def _rate(
+    networks: Architecture, per_call: int, device: torch.device, dtype: torch.dtype
+) -> tuple[float, str]:
     """Return floating point operations per second and where the figure comes from."""
     parameters = sum(parameter.numel() for parameter in networks.unet.parameters())
     if parameters > TIMED_PARAMETERS:
-        return EFFICIENCY * _matmul_rate(device, dtype), f"{EFFICIENCY:.0%} of the matrix-product rate measured here"
+        return EFFICIENCY * _matmul_rate(
+            device, dtype
+        ), f"{EFFICIENCY:.0%} of the matrix-product rate measured here"
     unet = networks.unet.to_empty(device=device).to(dtype).eval()
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
@@ -199,6 +207,7 @@ def _rate(networks: Architecture, per_call: int, device: torch.device, dtype: to
     return rows * per_call / seconds, "the UNets timed here"
 
 
+@cache
 def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     size = 8192 if device.type == "cuda" else 2048
     a = torch.ones(size, size, device=device, dtype=dtype)
@@ -233,7 +242,9 @@ def _disk(config: SweepConfig, checkpoints: int) -> float:
 
 def _width(extractor: ExtractorConfig) -> int:
     """Return the numbers per image of the known extractors."""
-    return {"inception": 2048, "open_clip": 1024, "mini_classifier": 32, "mini_clip": 64}.get(extractor.kind, 1024)
+    return {"inception": 2048, "open_clip": 1024, "mini_classifier": 32, "mini_clip": 64}.get(
+        extractor.kind, 1024
+    )
 
 
 def _watts(device: torch.device) -> float:
@@ -256,25 +267,41 @@ def show(config: SweepConfig, definitions: list[CheckpointConfig]) -> None:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     price = estimate(config, definitions, device, dtype)
-    table = Table(box=None, pad_edge=False, title="Plan", title_justify="left")
-    for head in ("checkpoint", "cells", "images", "UNet calls", "PFLOP", "hours"):
+    cells = len(config.guidance_scales)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("checkpoint", "cells", "images", "UNet calls", "TFLOP", "time"):
         table.add_column(head, justify="left" if head == "checkpoint" else "right")
     for row in price.prices:
-        cells = len(config.guidance_scales)
-        table.add_row(
-            row.name, str(cells), f"{row.images:,}", f"{row.unet_calls:,}", f"{row.flops / 1e15:,.3g}", _hours(row.hours)
-        )
+        numbers = (f"{row.images:,}", f"{row.unet_calls:,}", f"{row.flops / 1e12:,.1f}", _hours(row.hours))
+        table.add_row(row.name, str(cells), *numbers)
+    images, calls = (sum(getattr(row, name) for row in price.prices) for name in ("images", "unet_calls"))
+    total = sum(row.flops for row in price.prices) / 1e12
+    table.add_section()
+    table.add_row(
+        "all",
+        str(cells * len(definitions)),
+        f"{images:,}",
+        f"{calls:,}",
+        f"{total:,.1f}",
+        _hours(price.hours),
+    )
     console = Console()
     console.print(table)
-    console.print(
-        f"\n{len(definitions) * len(config.guidance_scales)} cells, {sum(row.images for row in price.prices):,} images on "
-        f"{device} in {dtype}: about {_hours(price.hours)} ({price.basis}; extractors and start-up come on top)\n"
-        f"about {price.disk_bytes / 1e9:.3g} GB on disk\n"
-        f"about {price.kwh:.3g} kWh at an assumed {price.watts:g} W, {price.kwh * price.kg_per_kwh:.3g} kg CO2 on the grid of "
-        f"{config.energy.country}\nnothing was run; leave out dry_run=true to start",
-        highlight=False,
+    lines = (
+        f"time    on {device} in {dtype}, from {price.basis}; extractors and start-up come on top",
+        f"disk    {_bytes(price.disk_bytes)} with images={config.images}",
+        f"energy  {price.kwh:,.3g} kWh at an assumed {price.watts:g} W",
+        f"CO2     {price.kwh * price.kg_per_kwh:,.3g} kg on the grid of {config.energy.country} "
+        f"({price.kg_per_kwh:.3f} kg/kWh)",
+        "nothing was run; leave out dry_run=true to start",
     )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _hours(hours: float) -> str:
     return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

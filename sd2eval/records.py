@@ -95,7 +95,7 @@ class RunInfo:
     identity: str
     """SHA-256 of the identity fields; equal identities mean equal plans."""
     identity_fields: dict[str, Any]
-    """The fields behind `identity`, by dotted key: config fields that change a number, and digests of inputs."""
+    """The fields behind `identity`, by dotted key: config fields that move a number, and input digests."""
     config: dict[str, Any]
     """The whole resolved config, identity and runtime fields."""
     digests: dict[str, str]

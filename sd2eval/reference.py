@@ -20,7 +20,9 @@ CHUNK = 64
 
 def reference_digest(files: Sequence[Path], protocol: ProtocolConfig, extractor: Extractor) -> str:
     """Return the SHA-256 over everything the reference's features depend on: bytes, geometry, extractor."""
-    total = hashlib.sha256(f"{protocol.resolution}/{protocol.resize}/{protocol.fit}/{extractor.digest}".encode())
+    total = hashlib.sha256(
+        f"{protocol.resolution}/{protocol.resize}/{protocol.fit}/{extractor.digest}".encode()
+    )
     for file in files:
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())

@@ -1,4 +1,4 @@
-"""A run folder to its tables and figure, and back to a DataFrame. Runs on a laptop: no torch, no GPU, no weights."""
+"""A run folder to its tables and figure, and back to a DataFrame. Needs no torch, no GPU, no weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from sd2eval import evaluate, plots, tables
 from sd2eval.progress import format_co2, format_energy
 from sd2eval.records import EmissionRow, RunInfo, Score
 from sd2eval.store import RunFolder
-
 
 CELL = ["checkpoint", "guidance_scale"]
 REPORT_WIDTH = 120
@@ -71,9 +70,13 @@ def write_report(path: str | Path, scores: Sequence[Score] | None = None) -> lis
         scores = evaluate.scores(store, info)
     results = tables.results_frame(scores)
     emissions = evaluate.emissions(store, info)
-    rows = pd.DataFrame([asdict(row) for row in emissions], columns=[field.name for field in fields(EmissionRow)])
+    rows = pd.DataFrame(
+        [asdict(row) for row in emissions], columns=[field.name for field in fields(EmissionRow)]
+    )
     written = [
-        store.write_json("results.json", {"schema_version": info.schema_version, "scores": results.to_dict("records")}),
+        store.write_json(
+            "results.json", {"schema_version": info.schema_version, "scores": results.to_dict("records")}
+        ),
         store.write_text("emissions.csv", rows.to_csv(index=False)),
     ]
     if not results.empty:

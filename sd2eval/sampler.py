@@ -1,8 +1,8 @@
 """DDIM for a sweep: all guidance scales of a caption in one batch of fixed shape.
 
 The scales of a caption share the starting noise, the text encoding, the conditioning and the first step's two
-predictions, which do not depend on the scale. Rows of a batch are (caption, scale) trajectories; the last batch
-is padded, so that every UNet call of a run has one shape and no result depends on where a batch ends.
+predictions, which do not depend on the scale. Rows of a batch are (caption, scale) trajectories; the last
+batch is padded, so that every UNet call of a run has one shape and no result depends on where a batch ends.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def sample(
         latents = _trajectories(unet, scheduler, inputs, first, batch, eta)
         finished.append(latents[: batch.count])
         on_batch(batch.count)
-    return torch.cat(finished).unflatten(0, (captions, len(scales)))
+    return torch.cat(finished).reshape(captions, len(scales), *inputs.noise.shape[1:])
 
 
 def unet_calls(captions: int, scales: Sequence[float], steps: int) -> int:
@@ -88,11 +88,15 @@ def _batches(captions: int, scales: Sequence[float], size: int, device: torch.de
     owner = torch.arange(captions, device=device).repeat_interleave(len(scales))
     scale = torch.tensor(list(scales), dtype=torch.float32, device=device).repeat(captions)
     for start in range(0, len(owner), size):
-        rows = torch.arange(start, start + size, device=device).clamp_max(len(owner) - 1)  # repeat the last row
+        rows = torch.arange(start, start + size, device=device).clamp_max(
+            len(owner) - 1
+        )  # repeat the last row
         yield _Batch(owner[rows], scale[rows], min(size, len(owner) - start))
 
 
-def _first_predictions(unet: Any, scheduler: Any, inputs: Inputs, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _first_predictions(
+    unet: Any, scheduler: Any, inputs: Inputs, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the unconditional and conditional predictions at the first timestep, one per caption."""
     pairs = []
     for batch in _batches(len(inputs.noise), [1.0], size, inputs.noise.device):

@@ -92,7 +92,7 @@ def decode(checkpoint: Checkpoint, latents: torch.Tensor, protocol: ProtocolConf
     flat = latents.flatten(0, 1)
     size = max(1, DECODE_BATCH * 64**2 // checkpoint.definition.resolution**2)
     drawn, valid = [], []
-    for chunk in flat.split(size):
+    for chunk in torch.split(flat, size):
         decoded = checkpoint.decode(chunk).cpu().numpy()
         finite = np.isfinite(decoded).all(axis=(1, 2, 3))  # NaN cast to 8 bits would be a black image
         decoded[~finite] = -1.0
@@ -132,7 +132,9 @@ def extract(pixels: Pixels, extractor: Extractor) -> NDArray[np.float32]:
     return features.reshape(*pixels.images.shape[:2], -1)
 
 
-def write_images(store: RunFolder, checkpoint: str, prompts: Sequence[Prompt], scales: Sequence[float], pixels: Pixels) -> None:
+def write_images(
+    store: RunFolder, checkpoint: str, prompts: Sequence[Prompt], scales: Sequence[float], pixels: Pixels
+) -> None:
     """Write every valid image as `<caption id>.png` in its cell's folder."""
     for scale in scales:
         store.image_folder(Cell(checkpoint, scale)).mkdir(parents=True, exist_ok=True)
@@ -140,7 +142,9 @@ def write_images(store: RunFolder, checkpoint: str, prompts: Sequence[Prompt], s
         list(pool.map(lambda job: images.write_png(*job), _files(store, checkpoint, prompts, scales, pixels)))
 
 
-def _files(store: RunFolder, checkpoint: str, prompts: Sequence[Prompt], scales: Sequence[float], pixels: Pixels) -> Iterator[tuple[object, Images]]:
+def _files(
+    store: RunFolder, checkpoint: str, prompts: Sequence[Prompt], scales: Sequence[float], pixels: Pixels
+) -> Iterator[tuple[object, Images]]:
     for column, scale in enumerate(scales):
         folder = store.image_folder(Cell(checkpoint, scale))
         for row, prompt in enumerate(prompts):

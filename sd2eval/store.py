@@ -1,7 +1,7 @@
 """The run folder: the only module that knows paths.
 
-Every file is written under a temporary name, flushed to the disk and renamed; a shard is a folder published by
-one rename, which fails if the shard is there already. Whatever moment a run is killed at, what is visible is whole.
+Every file is written under a temporary name, flushed to the disk and renamed; a shard is a folder published
+by one rename, which fails if the shard is there already. Whenever a run is killed, what is visible is whole.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class RunFolder:
             data = json.loads(file.read_text())
             version = data["schema_version"]
             if version > SCHEMA_VERSION:
-                raise InputError(f"{file}: written by a newer sd2eval (schema {version}; this one reads {SCHEMA_VERSION})")
+                raise InputError(
+                    f"{file}: written by a newer sd2eval (schema {version}; this one reads {SCHEMA_VERSION})"
+                )
             return RunInfo(**data)
         except FileNotFoundError:
             raise InputError(f"{self.path}: no run here (run.json is missing)") from None
@@ -141,7 +143,9 @@ class RunFolder:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return dict(archive), manifest
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{folder}: damaged shard ({error}); delete the folder and run the sweep again") from error
+            raise InputError(
+                f"{folder}: damaged shard ({error}); delete the folder and run the sweep again"
+            ) from error
 
     def read_manifest(self, checkpoint: str, block: Block) -> dict[str, Any]:
         """Return a shard's manifest alone."""
@@ -208,7 +212,9 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 file.seek(0)
-                raise InputError(f"{self.path}: another sweep is writing here ({file.read().strip()})") from error
+                raise InputError(
+                    f"{self.path}: another sweep is writing here ({file.read().strip()})"
+                ) from error
             file.truncate(0)
             file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {time.strftime('%F %T')}")
             file.flush()
@@ -250,7 +256,7 @@ def write_cached(key: str, array: NDArray[Any]) -> None:
 
 def _npz(arrays: Arrays) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

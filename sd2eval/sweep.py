@@ -1,7 +1,7 @@
 """The sweep: every checkpoint at every guidance scale, shard by shard, then the scores.
 
-Expensive things happen once: a checkpoint is loaded once for all its cells, a caption's scales share what does
-not depend on the scale, the reference is read once per machine. What is published is never done again.
+Expensive things happen once: a checkpoint is loaded once for all its cells, a caption's scales share what
+does not depend on the scale, the reference is read once per machine. What is published is never done again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ import torch
 
 from sd2eval import checkpoints, evaluate, images, provenance, report, shard
 from sd2eval.checkpoints import Checkpoint, sources
-from sd2eval.config import CheckpointConfig, ProtocolConfig, SweepConfig, digest, from_overrides, identity_fields
+from sd2eval.config import (
+    CheckpointConfig,
+    SweepConfig,
+    digest,
+    from_overrides,
+    identity_fields,
+)
 from sd2eval.dataset import Dataset, load_dataset
 from sd2eval.energy import EnergyMeter
 from sd2eval.errors import InputError
@@ -69,7 +75,6 @@ class Job:
         self.readings.append((checkpoint, self.meter.readings[-1]))
         self.store.write_session(self.session, self.readings, self.meter.grid)
 
-
     def show_energy(self) -> None:
         """Tell the display what was spent so far by this process."""
         self.progress.energy(self.meter.total_kwh, self.meter.total_kg_co2, self.meter.method)
@@ -117,7 +122,9 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     with store.lock(), Interrupt() as interrupt:
         store.clean()
         meter = EnergyMeter(config.energy.country)
-        done = sum(len(block) for d in definitions for block in store.blocks(d.name)) * len(config.guidance_scales)
+        done = sum(len(block) for d in definitions for block in store.blocks(d.name)) * len(
+            config.guidance_scales
+        )
         with Progress(total, done_images=done, quiet=not config.progress) as progress:
             job = Job(config, definitions, dataset, store, device, dtype, meter, progress, interrupt)
             _run(job, fields)
@@ -174,7 +181,9 @@ def input_digests(job: Job, extractors: Extractors) -> dict[str, str]:
     digests["extractor/score"] = extractors.score.digest
     digests["reference"] = reference_digest(job.dataset.reference, job.config.protocol, extractors.distance)
     protocol = identity_fields(job.config.protocol)
-    digests["protocol"] = digest(protocol | {name: digests[name] for name in digests if "weights" not in name})
+    digests["protocol"] = digest(
+        protocol | {name: digests[name] for name in digests if "weights" not in name}
+    )
     return digests
 
 
@@ -211,7 +220,14 @@ def _shard(job: Job, checkpoint: Checkpoint, block: Block, extractors: Extractor
 
     with job.meter.task("sample"):
         latents, truncated = shard.sample_latents(
-            checkpoint, job.dataset, prompts, scales, config.sampler, config.seed, batch_size(config), on_batch
+            checkpoint,
+            job.dataset,
+            prompts,
+            scales,
+            config.sampler,
+            config.seed,
+            batch_size(config),
+            on_batch,
         )
     with job.meter.task("decode"):
         pixels = shard.decode(checkpoint, latents, config.protocol)
@@ -255,7 +271,9 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={name}: not available here ({' '.join(str(error).split())[:150]})") from error
+        raise InputError(
+            f"device={name}: not available here ({' '.join(str(error).split())[:150]})"
+        ) from error
     return device
 
 
@@ -274,7 +292,9 @@ def device_name(device: torch.device) -> str:
 def run_identity(config: SweepConfig, definitions: Sequence[CheckpointConfig], dtype: str) -> dict[str, Any]:
     """Return all config fields that change a number, by dotted key."""
     fields = identity_fields(config)
-    fields = {key: value for key, value in fields.items() if key.split(".")[0] not in ("checkpoint", "checkpoints")}
+    fields = {
+        key: value for key, value in fields.items() if key.split(".")[0] not in ("checkpoint", "checkpoints")
+    }
     for definition in definitions:
         fields |= identity_fields(definition, f"checkpoints.{definition.name}.")
     return fields | {"dtype": dtype}

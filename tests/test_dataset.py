@@ -22,7 +22,9 @@ def root(tmp_path: Path) -> Path:
     for number in (0, 1):
         (tmp_path / "val" / f"{number}.jpg").write_bytes(b"")
     images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(4)]
-    captions = [{"id": number, "image_id": number // 2, "caption": f"caption {number}"} for number in range(8)]
+    captions = [
+        {"id": number, "image_id": number // 2, "caption": f"caption {number}"} for number in range(8)
+    ]
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
     return tmp_path
 
@@ -61,7 +63,9 @@ def test_more_prompts_than_captions_names_both_numbers(root: Path) -> None:
         load(root, TEXT, n=9)
 
 
-@pytest.mark.parametrize(("where", "line"), [(None, "data.root: say where"), ("/no/such/folder", "no such folder")])
+@pytest.mark.parametrize(
+    ("where", "line"), [(None, "data.root: say where"), ("/no/such/folder", "no such folder")]
+)
 def test_a_root_that_is_not_there_says_what_to_do(where: str | None, line: str) -> None:
     with pytest.raises(InputError, match=line):
         load(where, TEXT)

@@ -22,7 +22,9 @@ def images(n: int, size: int = 64) -> np.ndarray:
 
 def config(kind: str, source: Path | None, model: str | None = None, batch_size: int = 4) -> ExtractorConfig:
     where = None if source is None else str(source)
-    return ExtractorConfig(name="mine", kind=kind, model=model, pretrained=None, source=where, batch_size=batch_size)
+    return ExtractorConfig(
+        name="mine", kind=kind, model=model, pretrained=None, source=where, batch_size=batch_size
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     vision = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
     text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-    (folder / "tiny-test.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
+    (folder / "tiny-test.json").write_text(
+        json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text})
+    )
     open_clip.add_model_config(folder / "tiny-test.json")
     torch.manual_seed(0)
     torch.save(open_clip.create_model("tiny-test").state_dict(), folder / "weights.pt")

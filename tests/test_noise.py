@@ -14,7 +14,12 @@ def test_noise_depends_on_the_caption_and_not_on_its_neighbours() -> None:
 def test_seed_caption_and_stream_each_change_the_noise() -> None:
     draws = [
         noise.normal(seed, [caption], stream, (4, 8, 8))
-        for seed, caption, stream in [(0, 1, "latent"), (1, 1, "latent"), (0, 2, "latent"), (0, 1, "posterior")]
+        for seed, caption, stream in [
+            (0, 1, "latent"),
+            (1, 1, "latent"),
+            (0, 2, "latent"),
+            (0, 1, "posterior"),
+        ]
     ]
     for i, a in enumerate(draws):
         for b in draws[i + 1 :]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,8 @@ from torch import nn
 from sd2eval import price
 from sd2eval.config import from_overrides
 
-# (checkpoint, million parameters of the UNet, GFLOP of one UNet row, of one decode): counted independently by hooks
-# on convolutions and matrix products plus the attention formula, for the published architectures.
+# (checkpoint, million parameters of the UNet, GFLOP of one UNet row, of one decode): counted independently by
+# hooks on convolutions and matrix products plus the attention formula, for the published architectures.
 PUBLISHED = [
     ("512-base-ema", 866, 804.3, 2515),
     ("768-v-ema", 866, 2149.1, 5754),
@@ -19,7 +21,9 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("name", "parameters", "row", "decode"), PUBLISHED)
-def test_the_bundled_architectures_are_the_published_ones(name: str, parameters: int, row: float, decode: float) -> None:
+def test_the_bundled_architectures_are_the_published_ones(
+    name: str, parameters: int, row: float, decode: float
+) -> None:
     _, (definition,) = from_overrides("protocol=model_card", f"checkpoints=[{name}]")
     networks = price.architecture(definition)
     assert sum(p.numel() for p in networks.unet.parameters()) / 1e6 == pytest.approx(parameters, abs=0.6)
@@ -44,14 +48,12 @@ def test_the_price_grows_with_prompts_and_steps_as_the_sampler_does() -> None:
 
 
 def test_dry_run_prints_the_price_and_writes_nothing(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     config, definitions = from_overrides("experiment=smoke")
     price.show(config, definitions)
     printed = capsys.readouterr().out
     for word in ("cells", "images", "UNet calls", "TFLOP", "time", "disk", "kWh", "kg on the grid of USA"):
         assert word in printed
-    import os
-
-    assert os.listdir(str(tmp_path)) == []
+    assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,9 @@ def test_features_are_of_the_squared_images_and_computed_once(
     np.testing.assert_allclose(first, [square(load_rgb(file), 64).mean((0, 1)) for file in files], rtol=1e-5)
 
 
-def test_the_key_changes_with_images_geometry_and_extractor(files: list[Path], protocol: ProtocolConfig) -> None:
+def test_the_key_changes_with_images_geometry_and_extractor(
+    files: list[Path], protocol: ProtocolConfig
+) -> None:
     def key(files: list[Path], protocol: ProtocolConfig, weights: str = "weights") -> str:
         return reference.reference_digest(files, protocol, Extractor("mean", weights, Mean()))
 

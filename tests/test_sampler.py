@@ -33,7 +33,9 @@ class ToyUNet:
     dtype: torch.dtype = torch.float32
     rows: list[int] = field(default_factory=list)
 
-    def __call__(self, x: torch.Tensor, t: torch.Tensor, encoder_hidden_states: torch.Tensor, class_labels: Any) -> Any:
+    def __call__(
+        self, x: torch.Tensor, t: torch.Tensor, encoder_hidden_states: torch.Tensor, class_labels: Any
+    ) -> Any:
         self.rows.append(len(x))
         text = encoder_hidden_states.mean((1, 2)).view(-1, 1, 1, 1)
         extra = x[:, 4:].mean((1, 2, 3)).view(-1, 1, 1, 1) if x.shape[1] > 4 else 0.0
@@ -54,15 +56,25 @@ def inputs(captions: list[int], channels: int = 0, labels: bool = False) -> Inpu
     )
 
 
-def run(captions: list[int], scales: list[float], *, batch_size: int = 5, eta: float = 0.0, **kinds: Any) -> torch.Tensor:
+def run(
+    captions: list[int], scales: list[float], *, batch_size: int = 5, eta: float = 0.0, **kinds: Any
+) -> torch.Tensor:
     return sample(
-        ToyUNet(), ddim_scheduler(definition("base")), inputs(captions, **kinds), scales, steps=10, eta=eta, batch_size=batch_size
+        ToyUNet(),
+        ddim_scheduler(definition("base")),
+        inputs(captions, **kinds),
+        scales,
+        steps=10,
+        eta=eta,
+        batch_size=batch_size,
     )
 
 
 @pytest.mark.parametrize("kinds", [{}, {"channels": 3, "labels": True}])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_neither_batch_size_nor_neighbours_nor_scales_change_an_image(kinds: dict[str, Any], eta: float) -> None:
+def test_neither_batch_size_nor_neighbours_nor_scales_change_an_image(
+    kinds: dict[str, Any], eta: float
+) -> None:
     whole = run([3, 1, 2], [1.5, 3.0, 8.0], batch_size=4, eta=eta, **kinds)
     for size in (1, 2, 64):
         torch.testing.assert_close(run([3, 1, 2], [1.5, 3.0, 8.0], batch_size=size, eta=eta, **kinds), whole)
@@ -95,7 +107,7 @@ def test_all_scales_together_equal_an_unshared_loop_written_out() -> None:
 
 
 def test_ddim_reaches_the_closed_form_for_gaussian_data() -> None:
-    """For data N(0, I) the best noise prediction is x * sqrt(1 - a_t), and each DDIM step scales x by a known factor."""
+    """For data N(0, I) the best prediction is x sqrt(1 - a_t), so each step scales x by a known factor."""
     scheduler = ddim_scheduler(definition("base"))
     alphas = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
 
@@ -146,7 +158,9 @@ def test_final_latents_are_those_of_the_original_implementation(variant: str) ->
     # One of the two recorded captions: both would only take twice as long.
     data = Inputs(given["x_T"][:1], given["c"][:1], given["uc"][:1], seen.rows(torch.tensor([0])))
     scales = [1.0, 3.0, 8.0]
-    got = sample(unet.float().eval(), ddim_scheduler(definition(variant)), data, scales, steps=50, batch_size=3)
+    got = sample(
+        unet.float().eval(), ddim_scheduler(definition(variant)), data, scales, steps=50, batch_size=3
+    )
     for column, scale in enumerate(scales):
         want = expected[f"latent_{scale}"][:1]
         assert (got[:, column] - want).norm() / want.norm() <= 1e-5

@@ -19,7 +19,13 @@ IMAGE = ImageRecord(caption_id=5, guidance_scale=1.5, sha256="00", truncated=Fal
 
 
 def info(**changes: object) -> RunInfo:
-    values = {"schema_version": SCHEMA_VERSION, "identity": "i", "identity_fields": {}, "config": {}, "digests": {}}
+    values = {
+        "schema_version": SCHEMA_VERSION,
+        "identity": "i",
+        "identity_fields": {},
+        "config": {},
+        "digests": {},
+    }
     return RunInfo(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -131,7 +137,9 @@ def test_a_second_writer_is_refused_until_the_first_one_is_gone(tmp_path: Path) 
         pass
 
 
-def test_cache_returns_what_was_written_and_nothing_for_a_torn_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_returns_what_was_written_and_nothing_for_a_torn_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SD2EVAL_CACHE", str(tmp_path))
     assert read_cached("key") is None
     write_cached("key", np.arange(12.0).reshape(3, 4))

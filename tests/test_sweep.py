@@ -71,7 +71,13 @@ def test_results_are_tidy_and_finite(done: Run) -> None:
 
 def test_the_record_names_every_input_by_digest(done: Run) -> None:
     digests = done.info.digests
-    inputs = {"weights/512-base", "weights/x4-upscaling", "data/captions", "extractor/distance", "extractor/score"}
+    inputs = {
+        "weights/512-base",
+        "weights/x4-upscaling",
+        "data/captions",
+        "extractor/distance",
+        "extractor/score",
+    }
     assert inputs | {"reference", "protocol"} == set(digests)
     assert all(len(value) == 64 for value in digests.values())
     assert digests["weights/512-base"] != digests["weights/x4-upscaling"]
@@ -97,11 +103,16 @@ def test_the_manifest_has_the_digest_of_every_image(done: Run) -> None:
     for block in store.blocks("512-base"):
         for image in store.read_manifest("512-base", block)["images"]:
             cell = f"512-base_g{image['guidance_scale']:g}"
-            assert digest(load_rgb(store.path / "images" / cell / f"{image['caption_id']}.png")) == image["sha256"]
+            assert (
+                digest(load_rgb(store.path / "images" / cell / f"{image['caption_id']}.png"))
+                == image["sha256"]
+            )
 
 
 @pytest.mark.parametrize("runtime", [("batch_size=1",), ("batch_size=5", "shard_size=6")])
-def test_runtime_settings_do_not_change_the_images(done: Run, tmp_path: Path, runtime: tuple[str, ...]) -> None:
+def test_runtime_settings_do_not_change_the_images(
+    done: Run, tmp_path: Path, runtime: tuple[str, ...]
+) -> None:
     again = sweep(tmp_path / "run", *runtime)
     for cell in CELLS:
         assert_same_images(done.path, again.path, cell)
@@ -127,7 +138,11 @@ def test_a_finished_run_is_not_touched_again(done: Run) -> None:
 
 @pytest.mark.parametrize(
     ("override", "named"),
-    [("seed=1", "seed: 0 there, 1 here"), ("sampler.steps=3", "sampler.steps"), ("guidance_scales=[1.5]", "guidance_scales")],
+    [
+        ("seed=1", "seed: 0 there, 1 here"),
+        ("sampler.steps=3", "sampler.steps"),
+        ("guidance_scales=[1.5]", "guidance_scales"),
+    ],
 )
 def test_another_config_in_the_same_folder_is_refused_by_field(done: Run, override: str, named: str) -> None:
     with pytest.raises(InputError, match=named):
@@ -208,7 +223,9 @@ def test_emissions_hold_every_cell_and_the_setup_and_add_up(done: Run) -> None:
     store = RunFolder(done.path)
     readings = [row for session in store.read_sessions() for row in session["readings"]]
     for name in ("512-base", "x4-upscaling"):
-        readings += [row for block in store.blocks(name) for row in store.read_manifest(name, block)["energy"]]
+        readings += [
+            row for block in store.blocks(name) for row in store.read_manifest(name, block)["energy"]
+        ]
     for column in ("seconds", "kwh", "kg_co2"):
         assert emissions[column].sum() == pytest.approx(sum(row[column] for row in readings), rel=1e-12)
 
@@ -230,10 +247,16 @@ def test_every_kind_of_checkpoint_runs_on_photographs(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sizes = [(90, 120), (200, 64), (64, 64), (70, 300)]
     for number, size in enumerate(sizes):
-        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / "val2017" / f"{number:012d}.jpg")
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(
+            root / "val2017" / f"{number:012d}.jpg"
+        )
     images = [{"id": number, "file_name": f"{number:012d}.jpg"} for number in range(4)]
-    captions = [{"id": 10 + number, "image_id": number, "caption": f"photograph {number}"} for number in range(4)]
-    (root / "annotations" / "captions_val2017.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    captions = [
+        {"id": 10 + number, "image_id": number, "caption": f"photograph {number}"} for number in range(4)
+    ]
+    (root / "annotations" / "captions_val2017.json").write_text(
+        json.dumps({"images": images, "annotations": captions})
+    )
     run = sweep(
         tmp_path / "run", "data=coco", f"data.root={root}", "prompts.n=4", "guidance_scales=[2.0]",
         "checkpoints=[512-base,768-v,512-depth,512-inpainting,x4-upscaling]",

@@ -1,4 +1,4 @@
-"""Checkpoints: weights on diffusers' classes, the DDIM settings of the original code, and what they are conditioned on."""
+"""Checkpoints: weights on diffusers' classes, the original's DDIM settings, and their conditioning."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class Checkpoint:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode latents [N, C, h, w] to images float32 [N, 3, R, R], about [-1, 1], unclamped."""
         scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        return self.vae.decode(scaled).sample.float()
+        decoded: torch.Tensor = self.vae.decode(scaled).sample.float()
+        return decoded
 
 
 def ddim_scheduler(definition: CheckpointConfig) -> Any:
@@ -98,9 +99,7 @@ def load(definition: CheckpointConfig, device: torch.device, dtype: torch.dtype)
     folders = component_folders(definition)
     unet = _load(UNet2DConditionModel, folders["unet"], dtype).to(device)
     vae = _load(AutoencoderKL, folders["vae"], torch.float32).to(device)
-    text_encoder = load_text_encoder(
-        folders["text_encoder"], folders["tokenizer"], definition.text, dtype
-    )
+    text_encoder = load_text_encoder(folders["text_encoder"], folders["tokenizer"], definition.text, dtype)
     text_encoder.model.to(device)
     _check_channels(definition, unet, vae, text_encoder)
     return Checkpoint(
@@ -130,14 +129,14 @@ def _check_channels(definition: CheckpointConfig, unet: Any, vae: Any, text: Tex
     expected = vae.config.latent_channels + EXTRA_CHANNELS[definition.conditioning]
     if unet.config.in_channels != expected:
         raise InputError(
-            f"checkpoint '{definition.name}': conditioning={definition.conditioning} needs a UNet with {expected} "
-            f"input channels, {definition.source} has {unet.config.in_channels}"
+            f"checkpoint '{definition.name}': conditioning={definition.conditioning} needs a UNet with "
+            f"{expected} input channels, {definition.source} has {unet.config.in_channels}"
         )
     width = text.model.config.hidden_size
     if unet.config.cross_attention_dim != width:
         raise InputError(
-            f"checkpoint '{definition.name}': the UNet attends to {unet.config.cross_attention_dim} text features, "
-            f"the text encoder gives {width}"
+            f"checkpoint '{definition.name}': the UNet attends to {unet.config.cross_attention_dim} text "
+            f"features, the text encoder gives {width}"
         )
 
 
@@ -152,7 +151,9 @@ def _adapter(
         return inpainting_adapter(vae, size)
     if definition.conditioning == "upscaling":
         if definition.noise_level is None:
-            raise InputError(f"checkpoint.noise_level: '{definition.name}' needs one, 0 to 349 (the demo uses 20)")
+            raise InputError(
+                f"checkpoint.noise_level: '{definition.name}' needs one, 0 to 349 (the demo uses 20)"
+            )
         return upscaling_adapter(definition.noise_level, device)
     return None
 

@@ -108,7 +108,7 @@ def upscaling_adapter(noise_level: int, device: torch.device) -> Adapter:
 
 
 def low_resolution(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink uint8 [N, R, R, 3] by 4 with antialiased bicubic; the card does not say how its own were made."""
+    """Shrink uint8 [N, R, R, 3] by 4 with antialiased bicubic; the card does not say how it did."""
     size = images.shape[1] // UPSCALE
     shrunk = [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in images]
     return np.stack([np.asarray(image) for image in shrunk])

@@ -24,7 +24,7 @@ COMPONENTS = {
 
 
 def local_path(text: str) -> Path | None:
-    """Return the folder or file that `text` names on this machine, or None if it is something else (a hub id).
+    """Return the folder or file that `text` names on this machine, or None for anything else (a hub id).
 
     `package:mini/weights` is a path inside the installed sd2eval package.
     """
@@ -35,7 +35,7 @@ def local_path(text: str) -> Path | None:
 
 
 def component_folders(definition: CheckpointConfig) -> dict[str, Path]:
-    """Return the folder of each component that the checkpoint's kind needs, fetching from the hub if necessary.
+    """Return the folder of each component that the checkpoint's kind needs, fetched from the hub if need be.
 
     Raises:
         InputError: the source is neither a folder nor reachable on the hub, or a component is missing in it.
@@ -51,7 +51,7 @@ def component_folders(definition: CheckpointConfig) -> dict[str, Path]:
         if folder is None or not folder.is_dir():
             raise InputError(
                 f"checkpoint '{definition.name}': no folder {folder or override} for its {name}; "
-                "checkpoint.source must be a folder in diffusers layout (unet/, vae/, text_encoder/, ...) or a hub id"
+                "checkpoint.source must be a folder in diffusers layout (unet/, vae/, ...) or a hub id"
             )
         folders[name] = folder
     return folders
@@ -85,8 +85,8 @@ def _fetch(definition: CheckpointConfig, components: list[str]) -> Path:
         )
     except HFValidationError as error:
         raise InputError(
-            f"checkpoint '{definition.name}': source '{definition.source}' is neither a folder on this machine "
-            "nor a hub id (owner/name)"
+            f"checkpoint '{definition.name}': source '{definition.source}' is neither a folder on this "
+            "machine nor a hub id (owner/name)"
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -38,7 +38,7 @@ class TextEncoder:
         """
         ids, truncated = self.tokenize(texts)
         device = self.model.device
-        chunks = [self.model(input_ids=chunk.to(device))[0] for chunk in ids.split(batch_size)]
+        chunks = [self.model(input_ids=chunk.to(device))[0] for chunk in torch.split(ids, batch_size)]
         return torch.cat(chunks), truncated
 
 
@@ -72,12 +72,19 @@ def from_open_clip(state: dict[str, torch.Tensor], text_config: dict[str, Any]) 
     Returns:
         transformers CLIPTextModel, float32, with one layer less than the tower.
     """
-    layers = text_config["layers"] - 1
-    config = CLIPTextConfig(
+    config = penultimate_config(text_config)
+    model = CLIPTextModel(config)
+    model.load_state_dict(_rename(state, config.num_hidden_layers))
+    return model
+
+
+def penultimate_config(text_config: dict[str, Any]) -> CLIPTextConfig:
+    """Return transformers' config of an OpenCLIP text tower (`text_cfg`) without its last layer."""
+    return CLIPTextConfig(
         vocab_size=text_config["vocab_size"],
         hidden_size=text_config["width"],
         intermediate_size=4 * text_config["width"],
-        num_hidden_layers=layers,
+        num_hidden_layers=text_config["layers"] - 1,
         num_attention_heads=text_config["heads"],
         max_position_embeddings=text_config["context_length"],
         hidden_act="gelu",  # OpenCLIP's own towers; only OpenAI's weights use quick_gelu
@@ -85,9 +92,6 @@ def from_open_clip(state: dict[str, torch.Tensor], text_config: dict[str, Any]) 
         eos_token_id=text_config["vocab_size"] - 1,
         pad_token_id=0,
     )
-    model = CLIPTextModel(config)
-    model.load_state_dict(_rename(state, layers))
-    return model
 
 
 def _rename(state: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:

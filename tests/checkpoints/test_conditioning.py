@@ -34,7 +34,8 @@ def vae() -> Any:
     torch.manual_seed(0)
     kinds = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
     return AutoencoderKL(
-        down_block_types=kinds[0], up_block_types=kinds[1], block_out_channels=(8, 8, 16, 16), latent_channels=4,
+        down_block_types=kinds[0], up_block_types=kinds[1], block_out_channels=(8, 8, 16, 16),
+        latent_channels=4,
         norm_num_groups=4, scaling_factor=0.5,
     ).eval()  # fmt: skip
 
@@ -55,7 +56,9 @@ def test_rows_repeat_and_reorder_both_parts() -> None:
 
 
 def test_depth_is_stretched_per_image_after_the_resize() -> None:
-    depth = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5, 9]).view(3, 1, 1, 1)
+    depth = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1.0, 5, 9]
+    ).view(3, 1, 1, 1)
     small = normalized_depth(depth, 8)
     assert small.shape == (3, 1, 8, 8)
     torch.testing.assert_close(small.amin((1, 2, 3)), torch.full((3,), -1.0))
@@ -78,23 +81,31 @@ def test_depth_adapter_shows_the_estimator_its_own_size(images: NDArray[np.uint8
     estimator.device = torch.device("cpu")  # type: ignore[attr-defined]
     conditioning = depth_adapter(estimator, 8)(images, CAPTIONS, 0)
     # The original's cv2.INTER_CUBIC does not antialias.
-    torch.testing.assert_close(seen[0], interpolate(to_signed(images), (32, 32), mode="bicubic", antialias=False))
+    torch.testing.assert_close(
+        seen[0], interpolate(to_signed(images), (32, 32), mode="bicubic", antialias=False)
+    )
     assert conditioning.channels is not None
     assert conditioning.channels.shape == (2, 1, 8, 8)
 
 
-def test_inpainting_order_is_mask_then_latent_of_the_image_with_a_grey_hole(images: NDArray[np.uint8], vae: Any) -> None:
+def test_inpainting_order_is_mask_then_latent_of_the_image_with_a_grey_hole(
+    images: NDArray[np.uint8], vae: Any
+) -> None:
     conditioning = inpainting_adapter(vae, 8)(images, CAPTIONS, 3)
     mask = torch.from_numpy(np.stack([masks.mask(3, caption, 64) for caption in CAPTIONS])).float()[:, None]
     with torch.inference_mode():
         posterior = vae.encode(torch.where(mask > 0.5, 0.0, to_signed(images))).latent_dist
     draw = noise.normal(3, CAPTIONS, "posterior", (4, 8, 8))
     assert conditioning.channels is not None
-    assert torch.equal(conditioning.channels[:, :1], mask[:, :, ::8, ::8])  # nearest: top-left pixel of each cell
+    assert torch.equal(
+        conditioning.channels[:, :1], mask[:, :, ::8, ::8]
+    )  # nearest: top-left pixel of each cell
     torch.testing.assert_close(conditioning.channels[:, 1:], 0.5 * (posterior.mean + posterior.std * draw))
 
 
-def test_inpainting_conditioning_of_an_image_does_not_depend_on_its_batch(images: NDArray[np.uint8], vae: Any) -> None:
+def test_inpainting_conditioning_of_an_image_does_not_depend_on_its_batch(
+    images: NDArray[np.uint8], vae: Any
+) -> None:
     adapter = inpainting_adapter(vae, 8)
     together, alone = adapter(images, CAPTIONS, 3), adapter(images[1:], CAPTIONS[1:], 3)
     assert together.channels is not None

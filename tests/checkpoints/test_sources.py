@@ -12,7 +12,8 @@ from sd2eval.errors import InputError
 
 def definition(source: str, **changes: object) -> CheckpointConfig:
     base = CheckpointConfig(
-        name="mine", conditioning="text", prediction_type="epsilon", resolution=64, beta_start=0.00085, beta_end=0.012,
+        name="mine", conditioning="text", prediction_type="epsilon", resolution=64, beta_start=0.00085,
+        beta_end=0.012,
         text="open_clip", noise_level=None, architecture=None, source=source, revision=None, components={},
     )  # fmt: skip
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]

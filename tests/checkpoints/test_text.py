@@ -27,7 +27,7 @@ def tower() -> torch.nn.Module:
 
 
 def penultimate(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """What FrozenOpenCLIPEmbedder computes with layer="penultimate": all blocks but the last, then ln_final."""
+    """What FrozenOpenCLIPEmbedder computes for "penultimate": all blocks but the last, then ln_final."""
     x = model.token_embedding(ids) + model.positional_embedding
     for block in model.transformer.resblocks[:-1]:
         x = block(x, attn_mask=model.attn_mask)
@@ -47,7 +47,11 @@ def test_the_converted_tower_computes_the_penultimate_layer_of_open_clip() -> No
 def test_both_layouts_load_and_encode_alike(tmp_path: Path, layout: str) -> None:
     model = from_open_clip(tower().state_dict(), TEXT)
     if layout == "open_clip":
-        state = {key: value.contiguous() for key, value in tower().state_dict().items() if not key.startswith("visual")}
+        state = {
+            key: value.contiguous()
+            for key, value in tower().state_dict().items()
+            if not key.startswith("visual")
+        }
         save_file(state, tmp_path / "open_clip_model.safetensors")
         (tmp_path / "config.json").write_text(json.dumps(TEXT))
     else:
@@ -79,7 +83,9 @@ def test_ids_are_those_of_open_clip_padded_with_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "cut"), [(75, False), (76, True), (90, True)])
-def test_a_caption_is_flagged_exactly_when_it_exceeds_77_tokens(tmp_path: Path, words: int, cut: bool) -> None:
+def test_a_caption_is_flagged_exactly_when_it_exceeds_77_tokens(
+    tmp_path: Path, words: int, cut: bool
+) -> None:
     ids, truncated = encoder_with(tmp_path, 77).tokenize([" ".join(["dog"] * words)])
     assert truncated == [cut]
     assert ids.shape == (1, 77)
