@@ -120,7 +120,7 @@ def emissions(store: RunFolder, info: RunInfo) -> list[EmissionRow]:
     """Return the energy of every cell and stage and the setup row; together they are all that was measured.
 
     The scales of a checkpoint are sampled in one batch with equal work for each, so each gets an equal share
-    of a shard's energy and of loading the checkpoint. Setup, reference features and metrics belong to no cell.
+    of a shard's energy and of loading the checkpoint. Setup, reference and metrics belong to no cell.
     """
     scales = info.config["guidance_scales"]
     totals: dict[tuple[str, float | None, str, str, str], list[float]] = {}

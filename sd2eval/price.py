@@ -25,6 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, DPTConfig, DPTForDepthEs
 from sd2eval.checkpoints import sources, vae_factor
 from sd2eval.checkpoints.text import penultimate_config
 from sd2eval.config import CheckpointConfig, ExtractorConfig, SweepConfig
+from sd2eval.devices import resolve_device, resolve_dtype
 from sd2eval.energy import assumed_watts, grid_intensity
 from sd2eval.sampler import unet_calls
 
@@ -262,8 +263,6 @@ def _watts(device: torch.device) -> float:
 
 def show(config: SweepConfig, definitions: list[CheckpointConfig]) -> None:
     """Print the plan and its price."""
-    from sd2eval.sweep import resolve_device, resolve_dtype
-
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     price = estimate(config, definitions, device, dtype)

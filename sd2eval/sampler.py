@@ -51,6 +51,7 @@ def sample(
     eta: float = 0.0,
     batch_size: int = 16,
     on_batch: Callable[[int], None] = lambda images: None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """Sample every caption at every guidance scale (DDIM, Song et al. 2021; guidance, Ho & Salimans 2022).
 
@@ -62,7 +63,8 @@ def sample(
         steps: DDIM steps.
         eta: 0 is deterministic.
         batch_size: trajectories per UNet call (twice as many rows: unconditional and conditional).
-        on_batch: called with the number of finished trajectories after each batch; may raise to stop.
+        on_batch: called with the number of finished trajectories after each batch.
+        on_step: called before each step of a batch; may raise to stop.
 
     Returns:
         float32 latents [N, S, C, h, w].
@@ -72,7 +74,7 @@ def sample(
     captions = len(inputs.noise)
     finished = []
     for batch in _batches(captions, scales, batch_size, inputs.noise.device):
-        latents = _trajectories(unet, scheduler, inputs, first, batch, eta)
+        latents = _trajectories(unet, scheduler, inputs, first, batch, eta, on_step)
         finished.append(latents[: batch.count])
         on_batch(batch.count)
     return torch.cat(finished).reshape(captions, len(scales), *inputs.noise.shape[1:])
@@ -114,10 +116,12 @@ def _trajectories(
     first: tuple[torch.Tensor, torch.Tensor],
     batch: _Batch,
     eta: float,
+    on_step: Callable[[], None],
 ) -> torch.Tensor:
     predict = _predictor(unet, inputs, batch.captions)
     latents = inputs.noise[batch.captions]
     for index, timestep in enumerate(scheduler.timesteps):
+        on_step()
         if index == 0:
             uncond, cond = first[0][batch.captions], first[1][batch.captions]
         else:

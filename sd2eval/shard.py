@@ -29,6 +29,17 @@ Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How the shards of a run are sampled."""
+
+    scales: Sequence[float]
+    sampler: SamplerConfig
+    seed: int
+    batch_size: int
+    """Trajectories per UNet call."""
+
+
+@dataclass(frozen=True)
 class Pixels:
     """The decoded images of a shard at the protocol's resolution."""
 
@@ -42,18 +53,16 @@ def sample_latents(
     checkpoint: Checkpoint,
     dataset: Dataset,
     prompts: Sequence[Prompt],
-    scales: Sequence[float],
-    sampler: SamplerConfig,
-    seed: int,
-    batch_size: int,
+    settings: Settings,
     on_batch: Callable[[int], None],
+    on_step: Callable[[], None],
 ) -> tuple[torch.Tensor, list[bool]]:
     """Sample every prompt at every scale.
 
     Returns:
         float32 latents [N, S, C, h, w], and whether each caption was truncated.
     """
-    captions = [prompt.caption_id for prompt in prompts]
+    seed, captions = settings.seed, [prompt.caption_id for prompt in prompts]
     shape = checkpoint.latent_shape
     device = checkpoint.unet.device
     cond, truncated = checkpoint.text_encoder([prompt.text for prompt in prompts])
@@ -68,11 +77,12 @@ def sample_latents(
         checkpoint.unet,
         checkpoint.scheduler,
         inputs,
-        scales,
-        steps=sampler.steps,
-        eta=sampler.eta,
-        batch_size=batch_size,
+        settings.scales,
+        steps=settings.sampler.steps,
+        eta=settings.sampler.eta,
+        batch_size=settings.batch_size,
         on_batch=on_batch,
+        on_step=on_step,
     )
     return latents, truncated
 

@@ -26,6 +26,7 @@ from sd2eval.config import (
     identity_fields,
 )
 from sd2eval.dataset import Dataset, load_dataset
+from sd2eval.devices import device_name, resolve_device, resolve_dtype
 from sd2eval.energy import EnergyMeter
 from sd2eval.errors import InputError
 from sd2eval.features import Extractor, load_extractor
@@ -43,8 +44,6 @@ BATCH_SIZE = 64
 """Trajectories per UNet call unless `batch_size` says otherwise."""
 
 STATUS = {"setup": "loading the extractors", "reference": "reading the reference images", "load": "loading"}
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -110,10 +109,9 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     """
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    fields = run_identity(config, definitions, dtype)
-    store = RunFolder(Path(config.out or f"outputs/{config.protocol.name}-{digest(fields)[:8]}"))
     dataset = load_dataset(config.data, config.prompts, definitions)
-    fields["data.captions_sha256"] = dataset.captions_digest
+    fields = run_identity(config, definitions, dtype) | {"data.captions_sha256": dataset.captions_digest}
+    store = RunFolder(Path(config.out or f"outputs/{config.protocol.name}-{digest(fields)[:8]}"))
     if store.exists:
         refuse_other(store.read_info(), fields)
         if finished(store):
@@ -204,7 +202,7 @@ def _checkpoint(job: Job, definition: CheckpointConfig, extractors: Extractors) 
     todo = sum(map(len, blocks))
     job.progress.checkpoint(definition.name, job.config.prompts.n, job.config.prompts.n - todo)
     with job.spend("load", definition.name):
-        checkpoint = checkpoints.load(definition, job.device, DTYPES[job.dtype])
+        checkpoint = checkpoints.load(definition, job.device, getattr(torch, job.dtype))
     for block in blocks:
         _shard(job, checkpoint, block, extractors)
 
@@ -213,21 +211,10 @@ def _shard(job: Job, checkpoint: Checkpoint, block: Block, extractors: Extractor
     config, scales = job.config, job.config.guidance_scales
     prompts = job.dataset.prompts[block.first : block.last + 1]
     before = len(job.meter.readings)
-
-    def on_batch(count: int) -> None:
-        job.progress.advance(count)
-        job.interrupt.check()
-
     with job.meter.task("sample"):
+        settings = shard.Settings(scales, config.sampler, config.seed, batch_size(config))
         latents, truncated = shard.sample_latents(
-            checkpoint,
-            job.dataset,
-            prompts,
-            scales,
-            config.sampler,
-            config.seed,
-            batch_size(config),
-            on_batch,
+            checkpoint, job.dataset, prompts, settings, job.progress.advance, job.interrupt.check
         )
     with job.meter.task("decode"):
         pixels = shard.decode(checkpoint, latents, config.protocol)
@@ -257,36 +244,6 @@ def batch_size(config: SweepConfig) -> int:
     """Return the fixed number of trajectories per UNet call; never more than a full shard has."""
     most = len(config.guidance_scales) * min(config.shard_size, config.prompts.n)
     return min(config.batch_size or BATCH_SIZE, most)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device, `auto` being the first GPU if there is one.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device={name}: not available here ({' '.join(str(error).split())[:150]})"
-        ) from error
-    return device
-
-
-def resolve_dtype(name: str, device: torch.device) -> str:
-    """Return the dtype's name, `auto` being float32 on a CPU and bfloat16 on a GPU."""
-    if name == "auto":
-        return "bfloat16" if device.type == "cuda" else "float32"
-    return name
-
-
-def device_name(device: torch.device) -> str:
-    """Return what samples: the GPU's name or `cpu`."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def run_identity(config: SweepConfig, definitions: Sequence[CheckpointConfig], dtype: str) -> dict[str, Any]:

@@ -132,17 +132,15 @@ def test_guidance_is_the_papers_formula_per_row_and_exact_at_one() -> None:
     torch.testing.assert_close(got[2], uncond[2] + 7.5 * (cond[2] - uncond[2]))
 
 
-def test_on_batch_counts_every_trajectory_once_and_may_stop_the_loop() -> None:
+def test_on_batch_counts_every_trajectory_once_and_on_step_may_stop_within_a_batch() -> None:
     counts: list[int] = []
     arguments: Any = (ToyUNet(), ddim_scheduler(definition("base")), inputs([1, 2, 3]), [1.5, 3.0])
     sample(*arguments, steps=2, batch_size=4, on_batch=counts.append)
     assert counts == [4, 2]
-
-    def stop(count: int) -> None:
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        sample(*arguments, steps=2, batch_size=4, on_batch=stop)
+    steps = iter(range(3))
+    with pytest.raises(StopIteration):
+        sample(*arguments, steps=50, batch_size=4, on_batch=counts.append, on_step=lambda: next(steps))
+    assert counts == [4, 2]
 
 
 @pytest.mark.parametrize("variant", ["base", "v", "depth", "inpainting", "x4", "v1"])

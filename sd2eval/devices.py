@@ -1,0 +1,37 @@
+"""Where and in which precision to compute."""
+
+from __future__ import annotations
+
+import torch
+
+from sd2eval.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device, `auto` being the first GPU if there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device={name}: not available here ({' '.join(str(error).split())[:150]})"
+        ) from error
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> str:
+    """Return the dtype's name, `auto` being float32 on a CPU and bfloat16 on a GPU."""
+    if name == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return name
+
+
+def device_name(device: torch.device) -> str:
+    """Return what samples: the GPU's name or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
