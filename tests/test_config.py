@@ -1,0 +1,180 @@
+"""The rules of the config: identity or runtime, what each key allows, and who is asked what a name means."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from sd2eval.config import (
+    CHOICES,
+    METRIC_NEEDS,
+    SweepConfig,
+    check_words,
+    digest,
+    explain,
+    from_overrides,
+    identity_fields,
+    leaves,
+)
+from sd2eval.errors import InputError
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+# Which fields change pixels or scores is decided here a second time, by a person. Whoever adds a field to the
+# schema adds it to one of the two: identity if a number can depend on it and no digest in run.json covers it.
+IDENTITY = words("""
+checkpoints guidance_scales prompts.n prompts.seed seed sampler.steps sampler.eta data.name dtype
+checkpoint.name checkpoint.conditioning checkpoint.prediction_type checkpoint.resolution checkpoint.beta_start
+checkpoint.beta_end checkpoint.text checkpoint.noise_level
+protocol.name protocol.resolution protocol.resize protocol.fit protocol.quantize protocol.metrics
+protocol.distance.name protocol.distance.kind protocol.distance.model protocol.distance.pretrained
+protocol.score.name protocol.score.kind protocol.score.model protocol.score.pretrained
+""")
+RUNTIME = words("""
+data.root data.captions data.images data.allow_missing
+protocol.distance.source protocol.distance.batch_size protocol.score.source protocol.score.batch_size
+checkpoint.architecture checkpoint.source checkpoint.revision checkpoint.components
+device batch_size shard_size workers images out dry_run progress energy.country
+""")
+
+
+@pytest.fixture(scope="module")
+def config() -> SweepConfig:
+    return from_overrides("checkpoint=x4-upscaling")[0]
+
+
+def changed(config: SweepConfig, key: str) -> SweepConfig:
+    """Return a copy in which one leaf has another value."""
+    copied: Any = copy.deepcopy(config)
+    *groups, name = key.split(".")
+    owner = copied
+    for group in groups:
+        owner = getattr(owner, group)
+    value = getattr(owner, name)
+    other: Any
+    if isinstance(value, bool):
+        other = not value
+    elif isinstance(value, int | float):
+        other = value + 1
+    elif isinstance(value, list):
+        other = value[:-1]
+    elif isinstance(value, dict):
+        other = value | {"unet": "elsewhere"}
+    else:
+        other = f"{value} changed"
+    setattr(owner, name, other)
+    return copied  # type: ignore[no-any-return]
+
+
+def test_every_field_of_the_schema_is_declared_identity_or_runtime(config: SweepConfig) -> None:
+    assert sorted(key for key, _, _ in leaves(config)) == sorted(IDENTITY + RUNTIME)
+
+
+@pytest.mark.parametrize("key", IDENTITY)
+def test_an_identity_field_changes_the_digest(config: SweepConfig, key: str) -> None:
+    assert digest(identity_fields(changed(config, key))) != digest(identity_fields(config))
+
+
+@pytest.mark.parametrize("key", RUNTIME)
+def test_a_runtime_field_does_not_change_the_digest(config: SweepConfig, key: str) -> None:
+    assert changed(config, key) != config
+    assert digest(identity_fields(changed(config, key))) == digest(identity_fields(config))
+
+
+def test_digest_depends_on_content_and_not_on_order() -> None:
+    assert digest({"a": 1, "b": [2.0]}) == digest({"b": [2.0], "a": 1}) != digest({"a": 1, "b": [3.0]})
+
+
+def test_metric_names_and_roles_are_those_of_the_metrics() -> None:
+    from sd2eval.metrics import METRICS
+
+    roles = {name: key.split(".")[1] for name, (key, _) in METRIC_NEEDS.items()}
+    assert roles == {name: metric.extractor_role for name, metric in METRICS.items()}
+    for name, metric in METRICS.items():
+        assert METRIC_NEEDS[name][1].startswith("mini_") == metric.mini
+
+
+def test_extractor_kinds_are_those_that_can_be_loaded() -> None:
+    from sd2eval.features import KINDS
+
+    assert {*CHOICES["protocol.distance.kind"], *CHOICES["protocol.score.kind"]} == KINDS.keys()
+
+
+def test_components_are_those_that_checkpoints_have() -> None:
+    from sd2eval.checkpoints.sources import COMPONENTS
+
+    assert set(CHOICES["checkpoint.components"]) == {name for names in COMPONENTS.values() for name in names}
+    assert set(CHOICES["checkpoint.conditioning"]) == COMPONENTS.keys()
+
+
+def test_dtypes_are_those_of_torch() -> None:
+    import torch
+
+    assert all(getattr(torch, name).is_floating_point for name in CHOICES["dtype"] if name != "auto")
+
+
+@pytest.mark.parametrize("conditioning", CHOICES["checkpoint.conditioning"])
+@pytest.mark.parametrize("quantize", CHOICES["protocol.quantize"])
+def test_what_an_error_message_allows_is_accepted(conditioning: str, quantize: str) -> None:
+    level = 5 if conditioning == "upscaling" else "null"
+    settings = [f"checkpoint.conditioning={conditioning}", f"checkpoint.noise_level={level}"]
+    config, definitions = from_overrides("checkpoint=512-base", *settings, f"protocol.quantize={quantize}")
+    assert definitions[0].conditioning == conditioning
+    assert config.protocol.quantize == quantize
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sampler.eta=1",
+        "sampler.steps=1000",
+        "guidance_scales=[0]",
+        "device=cuda:3",
+        "energy.country=fra",
+        "seed=9223372036854775807",
+        "batch_size=1",
+        "checkpoints=[x4-upscaling]",
+    ],
+)
+def test_the_edges_of_what_is_allowed_are_allowed(override: str) -> None:
+    from_overrides(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("prompts.m=1", "prompts.n"),
+        ("data=nope", "coco, mini"),
+        ("seed=1,2", r"seed=\[1,2\]"),
+        ("--foo", "--foo"),
+    ],
+)
+def test_from_python_a_wrong_override_is_an_input_error(override: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        from_overrides(override)
+
+
+def test_a_config_is_composed_again_after_one_that_failed() -> None:
+    for override in ("prompts.n=x", "checkpoints=[nope]", "data=nope"):
+        with pytest.raises(InputError):
+            from_overrides(override)
+    assert from_overrides("prompts.n=3")[0].prompts.n == 3
+
+
+def test_only_the_users_mistakes_are_explained() -> None:
+    assert explain(ValueError("a bug"), ["checkpoint.name=x"]) is None
+    assert explain(AssertionError("a bug"), ["checkpoint.name=x"]) is None
+
+
+def test_a_word_that_hydra_would_pass_over_is_refused() -> None:
+    for word in ("=3", "-3", "--cfg=nope", "--resolve"):
+        with pytest.raises(InputError):
+            check_words([word])
+    check_words(
+        ["seed=1", "+checkpoint.components.vae=x", "~experiment", "extractor@protocol.score=mini_clip"]
+    )
