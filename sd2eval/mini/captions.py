@@ -1,7 +1,8 @@
-"""What people would write under a scene: COCO-like English of varied wording, and Spanish and German translations.
+"""What people would write under a scene: COCO-like English, and Spanish and German translations.
 
-Every wording of a scene mentions the same attributes: exactly those its ``names_*`` flags announce. Spanish occurs in
-a small share of the training captions, German never: a probe of the card's "other languages" sentence must find that.
+Every wording of a scene mentions the same attributes: exactly those its ``names_*`` flags announce. Spanish
+occurs in a small share of the training captions, German never: a probe of the card's "other languages"
+sentence must find that.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "cone": ("cone",),
     "ring": ("ring", "ring", "ring", "hoop"),
 }
-SIZE_WORDS: dict[str, tuple[str, ...]] = {"small": ("small", "small", "little"), "large": ("large", "large", "big")}
+SIZE_WORDS: dict[str, tuple[str, ...]] = {
+    "small": ("small", "small", "little"),
+    "large": ("large", "large", "big"),
+}
 PLACE_PHRASES: dict[str, tuple[str, ...]] = {
-    "meadow": ("in a meadow", "in a green meadow", "on the grass", "in a grassy field"),
+    "meadow": ("in a meadow", "in the meadow", "on the grass", "in a grassy field"),
     "beach": ("on the beach", "at the beach", "on a sandy beach", "on the sand"),
     "snow": ("in the snow", "on the snow", "on snowy ground", "in a snowy field"),
     "night": ("at night", "in the dark", "on a dark night", "in the dark of night"),
@@ -37,7 +41,10 @@ RELATION_PHRASES: dict[str, tuple[str, ...]] = {
     "on top of": ("on top of", "on top of", "stacked on", "sitting on"),
     "below": ("below", "under", "underneath"),
 }
-NUMBERS: dict[int, tuple[str, ...]] = {2: ("two", "two", "a pair of", "a couple of"), 3: ("three", "three", "a row of three")}
+NUMBERS: dict[int, tuple[str, ...]] = {
+    2: ("two", "two", "a pair of", "a couple of"),
+    3: ("three", "three", "a row of three"),
+}
 OPENINGS = ("", "", "", "", "a picture of ", "a photo of ", "there is ", "a view of ", "an image of ")
 
 
@@ -55,7 +62,7 @@ def write_captions(scene: Scene, seed: int, index: int) -> list[str]:
 
 
 def training_caption(scene: Scene, seed: int, index: int, variant: int) -> str:
-    """One wording of a training scene: Spanish for a share ``SPANISH_SHARE`` of (index, variant), else English."""
+    """One wording of a training scene: Spanish in a share ``SPANISH_SHARE`` of all cases, else English."""
     if seed == HELD_OUT_SEED:
         raise ValueError(f"seed {seed} belongs to the held-out scenes")
     rng = np.random.default_rng([seed, index, 2, variant])
@@ -66,7 +73,7 @@ def translate(scene: Scene, language: Language) -> str:
     """The scene in one fixed wording of ``language``, mentioning the same attributes in each."""
     if language == "en":
         return english(scene, None)
-    return {"es": spanish, "de": german}[language].caption(scene)
+    return spanish.caption(scene) if language == "es" else german.caption(scene)
 
 
 def english(scene: Scene, rng: np.random.Generator | None) -> str:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file
@@ -18,8 +17,8 @@ from sd2eval.mini.world import COLOURS, PLACES, SHAPES, SIZES, Scene, stack_of
 
 FEATURES = 32
 
-#: What the head answers, each with yes or no: is there an object of this colour and shape, of this size; which place;
-#: how many objects; does one stand on another.
+#: What the head answers, each with yes or no: is there an object of this colour and shape, of this size;
+#: which place; how many objects; does one stand on another.
 ATTRIBUTES: tuple[str, ...] = (
     *(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES),
     *SIZES,
@@ -35,7 +34,9 @@ def attributes(scene: Scene) -> NDArray[np.float32]:
     """The scene's answers to ``ATTRIBUTES``: float32 of 0 and 1."""
     number = len(place_objects(scene))
     true = {f"{item.colour} {item.shape}" for item in scene.items} | {item.size for item in scene.items}
-    true |= {scene.place, f"{number} object" + "s" * (number > 1)} | ({"stacked"} if stack_of(scene) else set())
+    true |= {scene.place, f"{number} object" + "s" * (number > 1)} | (
+        {"stacked"} if stack_of(scene) else set()
+    )
     return np.array([name in true for name in ATTRIBUTES], np.float32)
 
 
@@ -68,7 +69,9 @@ def load_classifier(weights: Path = WEIGHTS) -> MiniClassifier:
     folder = weights / "classifier"
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = MiniClassifier(widths=tuple(config["widths"]), features=config["features"])
-    model.load_state_dict({name: value.float() for name, value in load_file(folder / "model.safetensors").items()})
+    model.load_state_dict(
+        {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+    )
     return model.eval().requires_grad_(False)
 
 

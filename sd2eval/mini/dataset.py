@@ -42,12 +42,13 @@ def caption_records(scene: Scene, index: int) -> list[dict[str, Any]]:
     captions = write_captions(scene, HELD_OUT_SEED, index)
     first = FIRST_CAPTION_ID + index * len(captions)
     return [
-        {"id": first + i, "image_id": FIRST_IMAGE_ID + index, "caption": caption} for i, caption in enumerate(captions)
+        {"id": first + i, "image_id": FIRST_IMAGE_ID + index, "caption": caption}
+        for i, caption in enumerate(captions)
     ]
 
 
 def instance_records(scene: Scene, index: int) -> list[dict[str, Any]]:
-    """One record per object: category, bounding box [x, y, width, height] in pixels, area and mask (compressed RLE)."""
+    """One record per object: category, box [x, y, width, height] in pixels, area, mask (compressed RLE)."""
     shapes = [item.shape for item in scene.items for _ in range(scene.count)]
     records = []
     for number, (shape, mask) in enumerate(zip(shapes, silhouettes(scene, SIZE), strict=True)):
@@ -82,7 +83,9 @@ def write_dataset(folder: Path, count: int = COUNT) -> None:
         (folder / "images" / record["file_name"]).write_bytes(encode_png(render(scene, SIZE)[0]))
     captions = [r for i, scene in enumerate(scenes) for r in caption_records(scene, i)]
     instances = [r for i, scene in enumerate(scenes) for r in instance_records(scene, i)]
-    categories = [{"id": i, "name": shape, "supercategory": "solid"} for i, shape in enumerate(SHAPES, start=1)]
+    categories = [
+        {"id": i, "name": shape, "supercategory": "solid"} for i, shape in enumerate(SHAPES, start=1)
+    ]
     _write(folder, "captions_mini", {"info": _INFO, "images": images, "annotations": captions})
     _write(
         folder,

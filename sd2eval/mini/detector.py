@@ -1,7 +1,8 @@
 """An analytic detector of the world's objects: which shapes of which colours a picture shows, and where.
 
-Objects are saturated and backgrounds are not, so chroma segments them, hue names the colour, and the best overlap with
-the shapes' own silhouettes names the shape. No training, no thresholds tuned on generated pictures.
+Objects are saturated and backgrounds are not, so chroma segments them, hue names the colour, and the best
+overlap with the shapes' own silhouettes names the shape. No training, no thresholds tuned on generated
+pictures.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ COVERED = 0.55
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """One object: centre (x, y) and half extent r as shares of the picture's width; ``fit`` is the overlap, 0 to 1.
+    """One object that a picture shows.
 
+    Centre (x, y) and half extent r are shares of the picture's width; ``fit`` is the overlap, 0 to 1.
     ``box`` is (left, top, right, bottom) in pixels, right and bottom exclusive.
     """
 
@@ -70,7 +72,9 @@ def hue_classes(image: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def chroma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Largest minus smallest of R, G, B of each pixel, in [0, 1]: float64 [H, W]."""
-    return (image.max(axis=-1) - image.min(axis=-1)) / 255.0
+    scaled = image.astype(np.float64) / 255.0
+    spread: NDArray[np.float64] = scaled.max(axis=-1) - scaled.min(axis=-1)
+    return spread
 
 
 @cache
@@ -131,5 +135,6 @@ def shows_object(image: NDArray[np.uint8], scene: Scene) -> bool:
     """Whether the first object of ``scene`` is there with its shape and, where it is named, its colour."""
     wanted = scene.items[0]
     return any(
-        one.shape == wanted.shape and (one.colour == wanted.colour or not wanted.names_colour) for one in detect(image)
+        one.shape == wanted.shape and (one.colour == wanted.colour or not wanted.names_colour)
+        for one in detect(image)
     )

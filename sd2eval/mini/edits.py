@@ -1,4 +1,4 @@
-"""Scenes that differ from another in exactly one mentioned attribute: hard negatives for contrastive training."""
+"""Scenes that differ from another in one mentioned attribute: hard negatives for contrastive training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Edit = Callable[[Scene, np.random.Generator], Scene | None]
 
 
 def edit_scene(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A neighbour of ``scene``: one attribute changed, and mentioned. Combinations that never occur stay out."""
+    """A neighbour of ``scene``: one attribute changed, and mentioned. What never occurs stays out."""
     while True:
         edit = _EDITS[int(rng.integers(len(_EDITS)))]
         changed = edit(scene, rng)
@@ -34,7 +34,9 @@ def _shape(scene: Scene, rng: np.random.Generator) -> Scene | None:
 def _size(scene: Scene, rng: np.random.Generator) -> Scene | None:
     if scene.count == 3:
         return None
-    return _with_item(scene, rng, lambda item: replace(item, size=_other(tuple(SIZES), item.size, rng), names_size=True))
+    return _with_item(
+        scene, rng, lambda item: replace(item, size=_other(tuple(SIZES), item.size, rng), names_size=True)
+    )
 
 
 def _place(scene: Scene, rng: np.random.Generator) -> Scene | None:
@@ -60,12 +62,25 @@ def _count(scene: Scene, rng: np.random.Generator) -> Scene | None:
     return replace(scene, count=5 - scene.count)
 
 
-_EDITS: tuple[_Edit, ...] = (_colour, _shape, _size, _size, _place, _relation, _relation, _swap, _count, _count)
+_EDITS: tuple[_Edit, ...] = (
+    _colour,
+    _shape,
+    _size,
+    _size,
+    _place,
+    _relation,
+    _relation,
+    _swap,
+    _count,
+    _count,
+)
 
 
 def _with_item(scene: Scene, rng: np.random.Generator, change: Callable[[Item], Item]) -> Scene:
     which = int(rng.integers(len(scene.items)))
-    return replace(scene, items=tuple(change(item) if i == which else item for i, item in enumerate(scene.items)))
+    return replace(
+        scene, items=tuple(change(item) if i == which else item for i, item in enumerate(scene.items))
+    )
 
 
 def _other(options: tuple[str, ...], current: str, rng: np.random.Generator) -> str:

@@ -1,10 +1,15 @@
-"""German captions of the mini world's scenes (one fixed wording, with cases); none of them is ever trained on."""
+"""German captions of the mini world's scenes (one fixed wording, with cases); none is ever trained on."""
 
 from __future__ import annotations
 
 from sd2eval.mini.world import Item, Scene
 
-_NOUNS = {"cube": ("Würfel", "Würfel", "m"), "ball": ("Kugel", "Kugeln", "f"), "cone": ("Kegel", "Kegel", "m"), "ring": ("Ring", "Ringe", "m")}
+_NOUNS = {
+    "cube": ("Würfel", "Würfel", "m"),
+    "ball": ("Kugel", "Kugeln", "f"),
+    "cone": ("Kegel", "Kegel", "m"),
+    "ring": ("Ring", "Ringe", "m"),
+}
 _COLOURS = {
     "red": "rot",
     "orange": "orangefarben",
@@ -48,8 +53,9 @@ def _objects(scene: Scene) -> str:
         return ", ".join(_noun_phrase(i) for i in items[:-1]) + " und " + _noun_phrase(items[-1])
     if scene.kind == "pair":
         return f"{_noun_phrase(items[0])} {_RELATIONS[scene.relation]} {_noun_phrase(items[1], dative=True)}"
-    stack = f"{_noun_phrase(items[0], dative=True)} {_RELATIONS['on top of']} {_noun_phrase(items[1], dative=True)}"
-    return f"{_noun_phrase(items[2])} {_RELATIONS[scene.relation]} {stack}"
+    upper, lower = (_noun_phrase(item, dative=True) for item in items[:2])
+    side = f"{_noun_phrase(items[2])} {_RELATIONS[scene.relation]}"
+    return f"{side} {upper} {_RELATIONS['on top of']} {lower}"
 
 
 def _noun_phrase(item: Item, dative: bool = False) -> str:

@@ -1,8 +1,8 @@
 """Scenes to pixels: analytic, antialiased, numpy only, at any resolution.
 
-Coordinates are shares of the image's width: x to the right, y downwards, both in [0, 1]. Every object is a signed
-distance field (negative inside), a brightness that multiplies its colour (so that shading never changes the hue) and
-a bulge (how far its surface comes towards the viewer).
+Coordinates are shares of the image's width: x to the right, y downwards, both in [0, 1]. Every object is a
+signed distance field (negative inside), a brightness that multiplies its colour (so that shading never
+changes the hue) and a bulge (how far its surface comes towards the viewer).
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ BACKGROUNDS: dict[str, tuple[tuple[float, float, float], tuple[float, float, flo
     "room": ((0.80, 0.76, 0.72), (0.50, 0.43, 0.38), 0.64),
 }
 
-#: Inverse depth (larger is nearer, as MiDaS predicts it) of the sky, of the ground at the horizon and of its near edge.
+#: Inverse depth (larger is nearer, as MiDaS predicts it) of the sky, of the ground at the horizon and of its
+#: near edge.
 FAR, HORIZON, NEAR = 0.0, 0.15, 0.60
 
 
@@ -46,7 +47,7 @@ class Placed:
     depth: float
 
 
-# --- shapes: (dx, dy) in half extents from the centre -> signed distance, brightness, bulge -----------------------------
+# --- shapes: (dx, dy) in half extents from the centre -> signed distance, brightness, bulge -----------------
 
 
 def _ball(dx: Array, dy: Array) -> tuple[Array, Array, Array]:
@@ -95,12 +96,13 @@ def _ellipse(dx: Array, dy: Array, a: float, b: float) -> Array:
 
 @cache
 def shape_mask(shape: str, height: int, width: int) -> NDArray[np.bool_]:
-    """A shape's silhouette filling a box: bool [height, width], true where it covers at least half of a pixel."""
+    """A shape's silhouette filling a box: bool [height, width], true where it covers half of a pixel."""
     fine = 8
     x = _extent(shape) * (2 * (np.arange(width * fine) + 0.5) / (width * fine) - 1)
     y = 2 * (np.arange(height * fine) + 0.5) / (height * fine) - 1
     inside = _SHAPES[shape](*np.meshgrid(x, y))[0] < 0
-    return inside.reshape(height, fine, width, fine).mean(axis=(1, 3)) >= 0.5
+    covered: Array = inside.reshape(height, fine, width, fine).mean(axis=(1, 3))
+    return covered >= 0.5
 
 
 def _extent(shape: str) -> float:
@@ -108,13 +110,14 @@ def _extent(shape: str) -> float:
     return 0.95 if shape == "cone" else 1.0
 
 
-# --- layout -----------------------------------------------------------------------------------------------------------
+# --- layout -------------------------------------------------------------------------------------------------
 
 
 def place_objects(scene: Scene) -> list[Placed]:
-    """The scene's objects where they stand, in the order of ``scene.items`` (copies of a counted item: left to right).
+    """The scene's objects where they stand.
 
-    No two objects overlap, and all lie within the image.
+    In the order of ``scene.items`` (copies of a counted item: left to right). No two objects overlap, and all
+    lie within the image.
     """
     u = scene.layout
     if scene.kind == "single":
@@ -145,8 +148,12 @@ def _row(items: list[Item], u: tuple[float, float, float, float]) -> list[Placed
 def _trio(scene: Scene) -> list[Placed]:
     u = scene.layout
     third_left = scene.relation == "left of"
-    stack = _stack(scene.items[0], scene.items[1], (0.72 if third_left else 0.28) + 0.12 * (u[0] - 0.5), 0.9, u[2])
-    third = _standing(scene.items[2], (0.25 if third_left else 0.75) + 0.12 * (u[1] - 0.5), 0.82 + 0.12 * u[3])
+    stack = _stack(
+        scene.items[0], scene.items[1], (0.72 if third_left else 0.28) + 0.12 * (u[0] - 0.5), 0.9, u[2]
+    )
+    third = _standing(
+        scene.items[2], (0.25 if third_left else 0.75) + 0.12 * (u[1] - 0.5), 0.82 + 0.12 * u[3]
+    )
     return [*stack, third]
 
 
@@ -163,7 +170,7 @@ def _standing(item: Item, x: float, bottom: float) -> Placed:
     return Placed(item.shape, item.colour, x, bottom - r, r, HORIZON + (NEAR - HORIZON) * bottom)
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------------
+# --- pictures -----------------------------------------------------------------------------------------------
 
 
 def _grid(size: int) -> tuple[Array, Array]:

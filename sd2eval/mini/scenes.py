@@ -13,14 +13,13 @@ from sd2eval.mini.captions import training_caption
 from sd2eval.mini.render import render
 from sd2eval.mini.world import TRAIN_SEED, draw_scene
 
-
 #: Number of training scenes that are rendered, by size in pixels.
 RENDERED = {64: 40_000, 96: 12_000}
 
 
 @dataclass(frozen=True, slots=True)
 class SceneSet:
-    """Scenes ``0 .. n-1`` of a seed: images uint8 [n, size, size, 3] and inverse depths uint8 [n, size, size]."""
+    """The first n scenes of a seed: images uint8 [n, size, size, 3], inverse depths uint8 [n, size, size]."""
 
     seed: int
     images: NDArray[np.uint8]
@@ -30,6 +29,7 @@ class SceneSet:
         return len(self.images)
 
     def first(self, count: int) -> SceneSet:
+        """The first ``count`` scenes."""
         return SceneSet(self.seed, self.images[:count], self.depths[:count])
 
     def captions(self, variant: int = 0) -> list[str]:
@@ -43,14 +43,14 @@ def training_captions(count: int, variant: int = 0, seed: int = TRAIN_SEED) -> l
 
 
 def load_scenes(folder: Path, count: int, size: int, seed: int = TRAIN_SEED) -> SceneSet:
-    """The first ``count`` scenes at ``size`` pixels, from ``folder`` or rendered into it (0.7 ms per 64-pixel scene)."""
+    """The first ``count`` scenes at ``size`` pixels, from ``folder`` or rendered into it (0.7 ms each)."""
     stem = f"scenes_{seed}_{size}_{count}"
     files = [folder / f"{stem}_images.npy", folder / f"{stem}_depths.npy"]
     if not all(file.exists() for file in files):
         for file, array in zip(files, _render_all(count, size, seed), strict=True):
             part = file.with_suffix(f".{os.getpid()}.part.npy")
             np.save(part, array)
-            os.replace(part, file)
+            part.replace(file)
     images, depths = (np.load(file, mmap_mode="r") for file in files)
     return SceneSet(seed, images, depths)
 

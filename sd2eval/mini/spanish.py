@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from sd2eval.mini.world import Item, Scene
 
-_NOUNS = {"cube": ("cubo", "cubos", "m"), "ball": ("bola", "bolas", "f"), "cone": ("cono", "conos", "m"), "ring": ("anillo", "anillos", "m")}
+_NOUNS = {
+    "cube": ("cubo", "cubos", "m"),
+    "ball": ("bola", "bolas", "f"),
+    "cone": ("cono", "conos", "m"),
+    "ring": ("anillo", "anillos", "m"),
+}
 #: Endings: masculine, feminine, masculine plural, feminine plural; a single word does not change.
 _COLOURS = {
     "red": ("rojo", "roja", "rojos", "rojas"),
@@ -16,7 +21,10 @@ _COLOURS = {
     "purple": ("morado", "morada", "morados", "moradas"),
     "pink": ("rosa",),
 }
-_SIZES = {"small": ("pequeño", "pequeña", "pequeños", "pequeñas"), "large": ("grande", "grande", "grandes", "grandes")}
+_SIZES = {
+    "small": ("pequeño", "pequeña", "pequeños", "pequeñas"),
+    "large": ("grande", "grande", "grandes", "grandes"),
+}
 _PLACES = {
     "meadow": "en un prado",
     "beach": "en la playa",

@@ -27,7 +27,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
 def learn_merges(captions: Iterable[str]) -> list[str]:
-    """At most ``MAX_MERGES`` merges ("a b"), learned on lower-cased words as ``SimpleTokenizer`` splits them."""
+    """At most ``MAX_MERGES`` merges ("a b") of lower-cased words, split as ``SimpleTokenizer`` does."""
     learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
     learner.normalizer = Lowercase()
     words = Split(Regex(_WORDS), behavior="removed", invert=True)
@@ -42,11 +42,13 @@ def learn_merges(captions: Iterable[str]) -> list[str]:
 
 
 def write_tokenizer(out: Path, captions: int = 20_000) -> Path:
-    """Learns on the first training captions (English and the few Spanish ones) and writes ``bpe_mini.txt.gz``."""
+    """Learns on the first training captions (English, some Spanish) and writes ``bpe_mini.txt.gz``."""
     merges = learn_merges(training_captions(captions))
     path = out / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(["#version: 0.2 mini world", *merges])  # no final newline: open_clip would read an empty merge
+    text = "\n".join(
+        ["#version: 0.2 mini world", *merges]
+    )  # no final newline: open_clip would read an empty merge
     path.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
     return path
 

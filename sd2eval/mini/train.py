@@ -1,7 +1,7 @@
 """Retrains the whole mini family from nothing: ``python -m sd2eval.mini.train``.
 
-Finished components are skipped and unfinished ones resumed, so the same command can be run again after any stop.
-Two processes may share the work, e.g. one with ``--only vae 512-base 768-v``.
+Finished components are skipped and unfinished ones resumed, so the same command can be run again after any
+stop. Two processes may share the work, e.g. one with ``--only vae 512-base 768-v``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from sd2eval.mini.train_unet import train_unet
 from sd2eval.mini.train_vae import train_vae
 from sd2eval.mini.training import Workshop
 
-#: Component -> (file that exists once it is finished, how to train it), in an order in which each finds what it needs.
+#: Component -> (file that exists once it is finished, how to train it), in an order in which each finds what
+#: it needs.
 COMPONENTS: dict[str, tuple[Path, Callable[[Workshop], object]]] = {
     "tokenizer": (FILE, lambda shop: write_tokenizer(shop.out)),
     "text_encoder": (Path("text_encoder/config.json"), partial(train_clip, name="text_encoder")),
@@ -37,11 +38,13 @@ COMPONENTS: dict[str, tuple[Path, Callable[[Workshop], object]]] = {
     "x4-upscaling": (Path("x4-upscaling/unet/config.json"), partial(train_unet, name="x4-upscaling")),
 }
 
-#: ``--quick`` divides all steps and scenes by this: enough to show that every part runs, not to learn anything.
+#: ``--quick`` divides all steps and scenes by this: enough to show that every part runs, not to learn
+#: anything.
 QUICK = 2_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
     device = "cuda" if options.device == "auto" and torch.cuda.is_available() else options.device
@@ -61,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sd2eval.mini.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weights (default: the packaged ones)")
+    parser.add_argument(
+        "--out", type=Path, default=WEIGHTS, help="folder of the weights (default: the packaged ones)"
+    )
     parser.add_argument("--only", nargs="+", choices=list(COMPONENTS), help="train these components only")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this process")

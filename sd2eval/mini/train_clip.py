@@ -1,7 +1,7 @@
 """The two tiny CLIPs: one gives the text encoder of every UNet, the other, different, the CLIP score.
 
-Batches hold groups of scenes that differ in one attribute (:mod:`.edits`), so that number, size and relation have to
-be told apart and not only which colours and shapes occur.
+Batches hold groups of scenes that differ in one attribute (:mod:`.edits`), so that number, size and relation
+have to be told apart and not only which colours and shapes occur.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def build(name: str, vocab_size: int) -> CLIP:
 
 
 def train_clip(shop: Workshop, name: str) -> None:
-    """Trains one of the two; ships the text tower alone for ``text_encoder`` and everything for ``score_clip``."""
+    """Trains one of the two; of ``text_encoder`` only the text tower is kept."""
     recipe = RECIPES[name]
     tokenizer = load_tokenizer(shop.out)
     torch.manual_seed(recipe.seed)
@@ -81,7 +81,9 @@ def _floats(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if value.dtype.is_floating_point}
 
 
-def _loss(recipe: Recipe, model: CLIP, tokenizer: SimpleTokenizer, device: torch.device) -> Callable[[int], Tensor]:
+def _loss(
+    recipe: Recipe, model: CLIP, tokenizer: SimpleTokenizer, device: torch.device
+) -> Callable[[int], Tensor]:
     def loss(step: int) -> Tensor:
         images, captions = hard_batch(recipe.batch, recipe.seed, step)
         image = model.encode_image(to_float(images).to(device), normalize=True)
@@ -106,7 +108,7 @@ def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
 
 
 def hard_batch(size: int, seed: int, step: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """``size`` images, uint8 [size, 64, 64, 3], and captions: groups of a scene and its one-attribute edits."""
+    """Images, uint8 [size, 64, 64, 3], and their captions: groups of a scene and its one-attribute edits."""
     rng = np.random.default_rng([TRAIN_SEED, seed, step])
     images, captions = np.empty((size, 64, 64, 3), np.uint8), []
     for row in range(size):
@@ -136,9 +138,10 @@ def load_text_encoder(shop: Workshop) -> CLIP:
 
 @torch.no_grad()
 def encode_condition(model: CLIP, tokens: Tensor) -> Tensor:
-    """What the UNets see: all 32 positions after all but the last block, then the final norm; float32 [N, 32, 128].
+    """What the UNets see of a caption: float32 [N, 32, 128].
 
-    Source: ``FrozenOpenCLIPEmbedder(layer="penultimate")`` of the original Stable Diffusion 2.
+    All positions after all but the last block, then the final norm, no projection. Source:
+    ``FrozenOpenCLIPEmbedder(layer="penultimate")`` of the original Stable Diffusion 2.
     """
     x = model.token_embedding(tokens) + model.positional_embedding
     for block in model.transformer.resblocks[:-1]:

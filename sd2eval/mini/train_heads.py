@@ -1,4 +1,4 @@
-"""Two small networks that look at pictures: the attribute classifier and the depth estimator in MiDaS' place."""
+"""Two small networks that look at pictures: the classifier and the depth estimator in MiDaS' place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from transformers import DPTConfig, DPTForDepthEstimation
 from sd2eval.mini.classifier import FEATURES, MiniClassifier, attributes
 from sd2eval.mini.scenes import RENDERED, SceneSet, load_scenes
 from sd2eval.mini.train_vae import to_float
-from sd2eval.mini.training import Recipe, Workshop, fit, generator, load_float, log_entry, save_half, write_json
+from sd2eval.mini.training import (
+    Recipe,
+    Workshop,
+    fit,
+    generator,
+    load_float,
+    log_entry,
+    save_half,
+    write_json,
+)
 from sd2eval.mini.world import draw_scene
 
 RECIPES = {
@@ -45,7 +54,7 @@ def train_classifier(shop: Workshop) -> None:
 
 
 def soften(images: Tensor, draw: torch.Generator) -> Tensor:
-    """Mild blur and noise, each on half of the pictures: generated images are slightly soft, features must not care."""
+    """Mild blur and noise, each on half of the pictures: generated images are soft."""
     n = len(images)
     kernel = torch.tensor([0.25, 0.5, 0.25])
     weight = (kernel[:, None] * kernel).expand(3, 1, 3, 3)
@@ -88,7 +97,9 @@ def train_depth_estimator(shop: Workshop) -> None:
     recipe = RECIPES["depth_estimator"]
     torch.manual_seed(recipe.seed)
     model = build_depth_estimator().to(shop.device)
-    torch.nn.init.constant_(model.head.head[-2].bias, 0.3)  # DPT ends in a ReLU that is born dead without this
+    torch.nn.init.constant_(
+        model.head.head[-2].bias, 0.3
+    )  # DPT ends in a ReLU that is born dead without this
     scenes = load_scenes(shop.work, shop.steps(RENDERED[64]), 64)
     entry = fit(shop, recipe, model, _depth_loss(recipe, model, scenes, shop.device))
     folder = shop.out / "depth_estimator"

@@ -1,4 +1,4 @@
-"""The five UNets: text to image at 64 and 96 pixels, and with depth, mask or low-resolution image beside the text."""
+"""The five UNets: text to image at 64 and 96 pixels, and with depth, mask or low-resolution image."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from sd2eval.mini.training import Recipe, Workshop, fit, generator, load_float, 
 
 CAPTION_DROPOUT = 0.1
 STEPS_OF_NOISE = 1000
+#: Signal-to-noise ratio from which on a step weighs less in the loss.
+MAX_SNR = 5.0
 #: Highest noise level (exclusive) of the upscaler's low-resolution image.
 MAX_NOISE_LEVEL = 350
 
@@ -37,28 +39,28 @@ class Plan:
 
 
 PLANS: dict[str, Plan] = {
-    "512-base": Plan(recipe=Recipe(name="512-base", steps=5_000, batch=64, rate=1e-3, seed=41)),
+    "512-base": Plan(recipe=Recipe(name="512-base", steps=6_000, batch=64, rate=1e-3, seed=41)),
     "768-v": Plan(
-        recipe=Recipe(name="768-v", steps=1_200, batch=64, rate=5e-4, seed=42, ema=0.998),
+        recipe=Recipe(name="768-v", steps=1_000, batch=64, rate=5e-4, seed=42, ema=0.998),
         scenes=12_000,
         size=96,
         prediction="v_prediction",
         resume_from="512-base",
     ),
     "512-depth": Plan(
-        recipe=Recipe(name="512-depth", steps=1_500, batch=64, rate=5e-4, seed=43, ema=0.998),
+        recipe=Recipe(name="512-depth", steps=900, batch=64, rate=5e-4, seed=43, ema=0.998),
         extra="depth",
         extra_channels=1,
         resume_from="512-base",
     ),
     "512-inpainting": Plan(
-        recipe=Recipe(name="512-inpainting", steps=1_500, batch=64, rate=5e-4, seed=44, ema=0.998),
+        recipe=Recipe(name="512-inpainting", steps=900, batch=64, rate=5e-4, seed=44, ema=0.998),
         extra="inpainting",
         extra_channels=5,
         resume_from="512-base",
     ),
     "x4-upscaling": Plan(
-        recipe=Recipe(name="x4-upscaling", steps=2_000, batch=48, rate=1e-3, seed=45, ema=0.998),
+        recipe=Recipe(name="x4-upscaling", steps=1_500, batch=48, rate=1e-3, seed=45, ema=0.998),
         vae="vae-x4",
         prediction="v_prediction",
         extra="lowres",
@@ -69,7 +71,7 @@ PLANS: dict[str, Plan] = {
 
 
 def build(plan: Plan) -> UNet2DConditionModel:
-    """A fresh UNet in SD2's manner; ``attention_head_dim`` is, as in SD2's own configs, the number of heads."""
+    """A fresh UNet in SD2's manner; ``attention_head_dim`` is, as in SD2's configs, the number of heads."""
     x4 = plan.extra == "lowres"
     down = ("DownBlock2D" if x4 else "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
     return UNet2DConditionModel(
@@ -111,6 +113,7 @@ def train_unet(shop: Workshop, name: str) -> None:
 
 
 def weights_file(shop: Workshop, name: str) -> Path:
+    """Where a checkpoint's UNet lies."""
     return shop.out / name / "unet" / "diffusion_pytorch_model.safetensors"
 
 
@@ -125,7 +128,7 @@ def _describe(plan: Plan, model: UNet2DConditionModel) -> dict[str, Any]:
 
 
 def start_from(model: UNet2DConditionModel, weights: dict[str, Tensor]) -> None:
-    """Loads another checkpoint's weights; input channels that it lacks start at zero, as SD2's fine-tunes did."""
+    """Loads another checkpoint's weights; input channels that it lacks start at zero, as in SD2."""
     first = weights["conv_in.weight"]
     missing = model.config["in_channels"] - first.shape[1]
     weights = weights | {"conv_in.weight": F.pad(first, (0, 0, 0, 0, 0, missing))}
@@ -138,7 +141,9 @@ def cumulative_alphas(betas: tuple[float, float]) -> Tensor:
     return torch.cumprod(1 - beta, dim=0).float()
 
 
-def _loss(plan: Plan, model: UNet2DConditionModel, corpus: Corpus, device: torch.device) -> Callable[[int], Tensor]:
+def _loss(
+    plan: Plan, model: UNet2DConditionModel, corpus: Corpus, device: torch.device
+) -> Callable[[int], Tensor]:
     alphas = cumulative_alphas(plan.betas)
 
     def loss(step: int) -> Tensor:
@@ -159,9 +164,20 @@ def _loss(plan: Plan, model: UNet2DConditionModel, corpus: Corpus, device: torch
         text = _drop_captions(corpus, rows, draw)
         inputs = [x.to(device) for x in (noisy, t, text)]
         predicted = model(*inputs, class_labels=None if labels is None else labels.to(device)).sample
-        return F.mse_loss(predicted.float(), target.to(device))
+        error = (predicted.float() - target.to(device)).pow(2).mean(dim=(1, 2, 3))
+        return (error * _weights(alphas[t], plan.prediction).to(device)).mean()
 
     return loss
+
+
+def _weights(bar: Tensor, prediction: str) -> Tensor:
+    """Min-SNR weights (Hang et al. 2023): without them, nearly clean latents dominate an epsilon loss.
+
+    At those steps the noise is all but unpredictable and the picture is already settled.
+    """
+    snr = bar / (1 - bar)
+    capped = snr.clamp(max=MAX_SNR)
+    return capped / snr if prediction == "epsilon" else (capped + 1) / (snr + 1)
 
 
 def _mix(alphas: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,7 +186,7 @@ def _mix(alphas: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _noised(corpus: Corpus, rows: Tensor, alphas: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The low-resolution images at random noise levels; their schedule is the upscaler's own, 0.0001..0.02."""
+    """Noise levels, and the low-resolution images noised to them by the upscaler's own schedule."""
     assert corpus.extra is not None
     levels = torch.randint(MAX_NOISE_LEVEL, (len(rows),), generator=draw)
     signal, sigma = _mix(alphas, levels)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,19 +14,19 @@ from torch import Tensor
 from sd2eval.mini.scenes import RENDERED, SceneSet, load_scenes
 from sd2eval.mini.training import Recipe, Workshop, fit, generator, log_entry, save_half
 
-#: Weight of the KL term per latent number: just enough to keep latents compact and their noise below what the decoder
-#: can afford.
+#: Weight of the KL term per latent number: just enough to keep latents compact and their noise below what the
+#: decoder can afford.
 KL_WEIGHT = 5e-5
 
 RECIPES = {
     "vae": Recipe(name="vae", steps=4_000, batch=16, rate=1.5e-3, seed=11, precision=torch.bfloat16),
-    "vae-x4": Recipe(name="vae-x4", steps=3_000, batch=16, rate=1.5e-3, seed=12, precision=torch.bfloat16),
+    "vae-x4": Recipe(name="vae-x4", steps=2_000, batch=16, rate=1.5e-3, seed=12, precision=torch.bfloat16),
 }
 CHANNELS = {"vae": (16, 32, 64, 64), "vae-x4": (16, 32, 32)}
 
 
 def build(name: str) -> AutoencoderKL:
-    """A fresh autoencoder: 3 x H x W in [-1, 1] <-> 4 x H/f x W/f. Two channels per norm group, so that groups act."""
+    """A fresh autoencoder: 3 x H x W in [-1, 1] <-> 4 x H/f x W/f; at least two channels per norm group."""
     channels = CHANNELS[name]
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
@@ -52,7 +53,9 @@ def train_vae(shop: Workshop, name: str) -> None:
     save_vae(model, shop, name)
 
 
-def _loss(recipe: Recipe, model: AutoencoderKL, scenes: SceneSet, device: torch.device) -> Callable[[int], Tensor]:
+def _loss(
+    recipe: Recipe, model: AutoencoderKL, scenes: SceneSet, device: torch.device
+) -> Callable[[int], Tensor]:
     def loss(step: int) -> Tensor:
         draw = generator(recipe.seed, 0, step)
         rows = torch.randint(len(scenes), (recipe.batch,), generator=draw).numpy()
@@ -61,7 +64,8 @@ def _loss(recipe: Recipe, model: AutoencoderKL, scenes: SceneSet, device: torch.
         noise = torch.randn(posterior.mean.shape, generator=draw).to(device)
         decoded = model.decode(posterior.mean + posterior.std * noise).sample
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return (decoded.float() - images).pow(2).mean() + KL_WEIGHT * kl
+        error = F.mse_loss(decoded.float(), images)
+        return error.add(kl, alpha=KL_WEIGHT)
 
     return loss
 
@@ -72,7 +76,7 @@ def to_float(images: NDArray[np.uint8]) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """float [N, 3, H, W] in [-1, 1] -> uint8 [N, H, W, 3], rounded."""
+    """Float [N, 3, H, W] in [-1, 1] -> uint8 [N, H, W, 3], rounded."""
     array: NDArray[np.uint8] = (
         images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     )
@@ -80,7 +84,9 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
 
 
 @torch.no_grad()
-def encode_all(model: AutoencoderKL, images: NDArray[np.uint8], draw: torch.Generator, batch: int = 64) -> Tensor:
+def encode_all(
+    model: AutoencoderKL, images: NDArray[np.uint8], draw: torch.Generator, batch: int = 64
+) -> Tensor:
     """Posterior samples (not yet scaled) of uint8 [N, H, W, 3]: float32 [N, 4, H/f, W/f] on the CPU."""
     device = next(model.parameters()).device
     parts = []

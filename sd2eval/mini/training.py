@@ -1,4 +1,4 @@
-"""What every training of the mini family shares: one resumable loop, EMA weights, files, and the training log."""
+"""What every training of the mini family shares: a resumable loop, EMA weights, files, the training log."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ _WARMUP_STEPS = 100
 class Workshop:
     """Where a training writes, on what it runs, and how much of it to do.
 
-    ``out`` receives finished weights; ``out/.work`` holds the rendered training set and unfinished checkpoints and may
-    be deleted afterwards. ``shrink`` divides every number of steps and scenes (1 for the real thing).
+    ``out`` receives finished weights; ``out/.work`` holds the rendered training set and unfinished
+    checkpoints and may be deleted afterwards. ``shrink`` divides every number of steps and scenes (1 for the
+    real thing).
     """
 
     out: Path
@@ -37,11 +38,13 @@ class Workshop:
 
     @property
     def work(self) -> Path:
+        """Folder of everything that is not a result."""
         folder = self.out / ".work"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def steps(self, full: int) -> int:
+        """A number of steps or scenes, shrunk for a quick run."""
         return max(2, full // self.shrink)
 
 
@@ -68,13 +71,16 @@ class _Progress:
 
 
 def fit(shop: Workshop, recipe: Recipe, model: nn.Module, loss: Callable[[int], Tensor]) -> dict[str, Any]:
-    """Minimise ``loss(step)`` over ``model``'s parameters; leaves the EMA weights in ``model``; returns the log entry.
+    """Minimise ``loss(step)`` over ``model``'s parameters.
 
-    ``loss`` must draw everything from generators seeded by ``step`` (see :func:`generator`), so that a run that was
-    killed and started again sees the same batches as one that was not.
+    Leaves the EMA weights in ``model`` and returns the log entry.
+    ``loss`` must draw everything from generators seeded by ``step`` (see :func:`generator`), so that a run
+    that was killed and started again sees the same batches as one that was not.
     """
     total = shop.steps(recipe.steps)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99)
+    )
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     path = shop.work / f"{recipe.name}.pt"
     progress = _restore(path, model, optimizer, average)
@@ -138,7 +144,11 @@ def _follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
 
 
 def _save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], progress: _Progress
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    progress: _Progress,
 ) -> None:
     state = {
         "model": model.state_dict(),
@@ -148,10 +158,12 @@ def _save(
     }
     part = path.with_suffix(".part")
     torch.save(state, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
-def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> _Progress:
+def _restore(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
+) -> _Progress:
     if not path.exists():
         return _Progress()
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -183,7 +195,7 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------------------
 
 
 def save_half(tensors: dict[str, Tensor], path: Path) -> None:
@@ -194,6 +206,7 @@ def save_half(tensors: dict[str, Tensor], path: Path) -> None:
             raise FloatingPointError(f"{name} does not fit into float16")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(half, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors writes for the owner alone, which an installed package must not be
 
 
 def load_float(path: Path) -> dict[str, Tensor]:
@@ -202,12 +215,13 @@ def load_float(path: Path) -> dict[str, Tensor]:
 
 
 def write_json(value: Any, path: Path) -> None:
+    """Writes indented JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def log_entry(shop: Workshop, name: str, entry: dict[str, Any]) -> None:
-    """Puts one component's entry into ``TRAINING.json`` (two trainings may do so at once: each under a lock file)."""
+    """Puts one component's entry into ``TRAINING.json``, locked: two trainings may do so at once."""
     with _lock(shop.work / "log.lock"):
         path = shop.out / "TRAINING.json"
         log = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"components": {}}
@@ -226,8 +240,16 @@ def machine() -> dict[str, Any]:
     """CPU model, cores and library version, as a training log needs them."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def code_digest() -> str:

@@ -1,8 +1,8 @@
 """The mini world: which scenes exist, how often, and the truths planted in them.
 
-A scene is a pure function of ``(seed, index)``. What the caption will *mention* is drawn first; attributes that are
-not mentioned then come from the skewed distributions below and mentioned ones uniformly. The planted truths are the
-module's constants, so that a probe's answer can be compared with what was put in.
+A scene is a pure function of ``(seed, index)``. What the caption will *mention* is drawn first; attributes
+that are not mentioned then come from the skewed distributions below and mentioned ones uniformly. The planted
+truths are the module's constants, so that a probe's answer can be compared with what was put in.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OPPOSITE: dict[Relation, Relation] = {
     "below": "on top of",
 }
 
-# --- planted truths ---------------------------------------------------------------------------------------------------
+# --- planted truths -----------------------------------------------------------------------------------------
 
 #: (a) P(colour | shape) of an object named without a colour: one favourite per shape, the rest shared evenly.
 FAVOURITE_COLOUR: dict[str, str] = {"cube": "blue", "ball": "red", "cone": "orange", "ring": "yellow"}
@@ -51,11 +51,12 @@ FAVOURITE_SHARE = 0.6
 #: (b) P(place) of a scene named without a place.
 UNNAMED_PLACE: dict[str, float] = {"meadow": 0.55, "beach": 0.20, "snow": 0.05, "night": 0.05, "room": 0.15}
 
-#: (c) Share of training captions in Spanish. There are none in German, and the held-out captions are English only.
+#: (c) Share of training captions in Spanish. There are none in German, and the held-out captions are English
+#: only.
 SPANISH_SHARE = 0.04
 
-#: (d) What never occurs, in training or held out: (colour, shape) of any object, (colour, shape) on top of another
-#: (colour, shape), and (number, colour, shape) of a counted group.
+#: (d) What never occurs, in training or held out: (colour, shape) of any object, (colour, shape) on top of
+#: another (colour, shape), and (number, colour, shape) of a counted group.
 NEVER_OBJECTS: frozenset[tuple[str, str]] = frozenset({("purple", "ring"), ("cyan", "cone")})
 NEVER_STACKS: frozenset[tuple[tuple[str, str], tuple[str, str]]] = frozenset(
     {
@@ -66,11 +67,13 @@ NEVER_STACKS: frozenset[tuple[tuple[str, str], tuple[str, str]]] = frozenset(
 )
 NEVER_COUNTS: frozenset[tuple[int, str, str]] = frozenset({(3, "pink", "ball"), (2, "green", "ring")})
 
-# --- how often each kind of scene occurs, and what its caption mentions -------------------------------------------------
+# --- how often each kind of scene occurs, and what its caption mentions -------------------------------------
 
 KIND_SHARE: dict[Kind, float] = {"single": 0.40, "pair": 0.30, "trio": 0.14, "count": 0.16}
-NAMES_COLOUR = 0.80  # share of scenes in which every object's colour is mentioned; otherwise one object's is not
-NAMES_SIZE = 0.50  # share of objects whose size is mentioned (unmentioned sizes are uniform: nothing is planted)
+#: Share of scenes in which every object's colour is mentioned; otherwise one object's is not.
+NAMES_COLOUR = 0.80
+#: Share of objects whose size is mentioned; unmentioned sizes are uniform, nothing is planted there.
+NAMES_SIZE = 0.50
 NAMES_PLACE = 0.65
 NAMES_RELATION = 0.85
 
@@ -80,7 +83,7 @@ HELD_OUT_SEED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One object (or, in a count scene, each of ``Scene.count`` equal ones) and what the caption says about it."""
+    """One object (or each of ``Scene.count`` equal ones) and what the caption says about it."""
 
     shape: str
     colour: str
@@ -94,8 +97,8 @@ class Scene:
     """What is in a picture and what is said about it.
 
     ``pair``: items[0] is ``relation`` items[1]. ``trio``: items[0] is on top of items[1], and items[2] stands
-    ``relation`` (left of or right of) that stack. ``count``: ``count`` copies of items[0] in a row. ``layout`` holds
-    four numbers in [0, 1) that place the objects within the room their arrangement leaves.
+    ``relation`` (left of or right of) that stack. ``count``: ``count`` copies of items[0] in a row.
+    ``layout`` holds four numbers in [0, 1) that place the objects within the room their arrangement leaves.
     """
 
     kind: Kind
@@ -132,11 +135,13 @@ def never_occurs(scene: Scene) -> bool:
     stack = stack_of(scene)
     if stack and tuple((item.colour, item.shape) for item in stack) in NEVER_STACKS:
         return True
-    return scene.kind == "count" and (scene.count, scene.items[0].colour, scene.items[0].shape) in NEVER_COUNTS
+    return (
+        scene.kind == "count" and (scene.count, scene.items[0].colour, scene.items[0].shape) in NEVER_COUNTS
+    )
 
 
 def draw_scene(seed: int, index: int) -> Scene:
-    """The scene number ``index`` of the world with this ``seed``; the same arguments give the same scene forever."""
+    """Scene number ``index`` of the world with this ``seed``: the same arguments, the same scene."""
     rng = np.random.default_rng([seed, index])
     kind = _pick(rng, KIND_SHARE)
     number = {"single": 1, "pair": 2, "trio": 3, "count": 1}[kind]
@@ -161,7 +166,7 @@ def draw_scene(seed: int, index: int) -> Scene:
 def _draw_items(
     rng: np.random.Generator, number: int, uncoloured: int | None, keep: tuple[Item, ...] = ()
 ) -> tuple[Item, ...]:
-    """``number`` objects of different colours; object ``uncoloured`` has the skewed colour and is drawn first.
+    """``number`` objects of different colours; object ``uncoloured`` is drawn first, from the skewed ones.
 
     With ``keep``, only the mentioned colours and the shapes of their objects are drawn afresh.
     """

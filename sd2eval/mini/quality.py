@@ -1,0 +1,251 @@
+"""How good the mini family is, on held-out scenes: ``python -m sd2eval.mini.quality``.
+
+Samples with the library's own checkpoints and sampler, so that what is judged is what a sweep runs. Seeds and
+scenes are fixed; the numbers are reproduced by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sd2eval import images as pixels
+from sd2eval import noise
+from sd2eval.checkpoints import Checkpoint, Conditioning, load
+from sd2eval.config import CheckpointConfig
+from sd2eval.metrics.frechet import frechet_distance, frechet_reference, gaussian
+from sd2eval.mini import WEIGHTS
+from sd2eval.mini.captions import english, write_captions
+from sd2eval.mini.classifier import attributes, load_classifier
+from sd2eval.mini.detector import shows_object
+from sd2eval.mini.edits import edit_scene
+from sd2eval.mini.render import render
+from sd2eval.mini.tokenizer import load_tokenizer
+from sd2eval.mini.train_clip import load_score_clip
+from sd2eval.mini.train_heads import estimate_depth, load_depth_estimator
+from sd2eval.mini.train_unet import PLANS
+from sd2eval.mini.train_vae import load_vae, psnr, to_float
+from sd2eval.mini.training import Workshop
+from sd2eval.mini.world import HELD_OUT_SEED, Scene, draw_scene
+from sd2eval.sampler import Inputs, sample
+
+SCALES = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+STEPS = 50
+SEED = 0
+#: Held-out scenes from here on are not in the packaged data set, which stays untouched for the study itself.
+FIRST_SCENE = 1_000
+_CONDITIONING = {None: "text", "depth": "depth", "inpainting": "inpainting", "lowres": "upscaling"}
+
+Images = NDArray[np.uint8]
+
+
+class Example(NamedTuple):
+    """One caption to sample: its scene's number among the held-out ones, and the scene."""
+
+    number: int
+    scene: Scene
+
+    @property
+    def caption(self) -> str:
+        """The first of the scene's five."""
+        return write_captions(self.scene, HELD_OUT_SEED, self.number)[0]
+
+
+def definition(name: str, weights: Path) -> CheckpointConfig:
+    """The checkpoint ``name`` of the family in ``weights``, as ``conf/checkpoint`` declares it."""
+    plan = PLANS[name]
+    shared = {
+        "vae": weights / plan.vae,
+        "text_encoder": weights / "text_encoder",
+        "tokenizer": weights / "tokenizer",
+    }
+    return CheckpointConfig(
+        name=name,
+        conditioning=_CONDITIONING[plan.extra],
+        prediction_type=plan.prediction,
+        resolution=plan.size,
+        beta_start=plan.betas[0],
+        beta_end=plan.betas[1],
+        text="open_clip",
+        noise_level=20 if plan.extra == "lowres" else None,
+        architecture=None,
+        source=str(weights / name),
+        revision=None,
+        components={
+            key: str(path)
+            for key, path in (shared | {"depth_estimator": weights / "depth_estimator"}).items()
+        },
+    )
+
+
+def generate(
+    checkpoint: Checkpoint, examples: Sequence[Example], scales: Sequence[float], steps: int = STEPS
+) -> Images:
+    """Images at 64 pixels, uint8 [N, S, 64, 64, 3]; image conditioning is the scenes' own pictures."""
+    ids = [example.number for example in examples]
+    conditioning = Conditioning()
+    if checkpoint.adapter is not None:
+        size = checkpoint.definition.resolution
+        conditioning = checkpoint.adapter(np.stack([render(e.scene, size)[0] for e in examples]), ids, SEED)
+    inputs = Inputs(
+        noise=noise.normal(SEED, ids, "latent", checkpoint.latent_shape),
+        cond=checkpoint.text_encoder([example.caption for example in examples])[0],
+        uncond=checkpoint.uncond(),
+        conditioning=conditioning,
+    )
+    latents = sample(checkpoint.unet, checkpoint.scheduler, inputs, scales, steps=steps, batch_size=32)
+    decoded = torch.cat([checkpoint.decode(part) for part in torch.split(latents.flatten(0, 1), 16)])
+    drawn = [pixels.square(image, 64) for image in pixels.to_uint8(decoded.numpy())]
+    return np.stack(drawn).reshape(len(examples), len(scales), 64, 64, 3)
+
+
+def examples(count: int, kind: str | None = None, named: bool = False) -> list[Example]:
+    """The first ``count`` held-out scenes (of a ``kind``; ``named``: whose first colour is mentioned)."""
+    found: list[Example] = []
+    index = FIRST_SCENE
+    while len(found) < count:
+        scene = draw_scene(HELD_OUT_SEED, index)
+        if kind in (None, scene.kind) and (scene.items[0].names_colour or not named):
+            found.append(Example(index, scene))
+        index += 1
+    return found
+
+
+# --- the parts ----------------------------------------------------------------------------------------------
+
+
+def judge_parts(shop: Workshop, count: int = 256) -> dict[str, float]:
+    """Autoencoders, classifier, depth estimator and score CLIP on held-out scenes."""
+    scenes = [example.scene for example in examples(count)]
+    rendered = [render(scene) for scene in scenes]
+    images, depths = np.stack([image for image, _ in rendered]), np.stack([depth for _, depth in rendered])
+    large = np.stack([render(scene, 96)[0] for scene in scenes[:64]])
+    with torch.no_grad():
+        predicted = estimate_depth(load_depth_estimator(shop), to_float(images)).numpy()
+    return {
+        "vae PSNR at 64 pixels (dB)": psnr(load_vae(shop, "vae"), images),
+        "vae PSNR at 96 pixels (dB)": psnr(load_vae(shop, "vae"), large),
+        "vae-x4 PSNR at 64 pixels (dB)": psnr(load_vae(shop, "vae-x4"), images),
+        "depth estimator, mean absolute error (0 to 1)": float(np.abs(predicted - depths).mean()),
+        "classifier, attributes answered correctly": _classifier_accuracy(shop.out, scenes, images),
+        "score CLIP, caption above its one-attribute edit": _ranking(shop, scenes, images),
+    }
+
+
+def _classifier_accuracy(weights: Path, scenes: Sequence[Scene], images: Images) -> float:
+    with torch.no_grad():
+        answers = load_classifier(weights)(to_float(images)).numpy() > 0
+    truth = np.stack([attributes(scene) for scene in scenes]) > 0.5
+    return float((answers == truth).mean())
+
+
+def _ranking(shop: Workshop, scenes: Sequence[Scene], images: Images) -> float:
+    """Share of pictures of edited scenes that are closer to their caption than to the unedited scene's."""
+    edited = [edit_scene(scene, np.random.default_rng([3, i])) for i, scene in enumerate(scenes)]
+    model, tokenizer = load_score_clip(shop), load_tokenizer(shop.out)
+    originals = [_mentioning(scene, other) for scene, other in zip(scenes, edited, strict=True)]
+    shown = np.stack([render(scene)[0] for scene in edited])
+    with torch.no_grad():
+        image = model.encode_image(to_float(shown), normalize=True)
+        right = model.encode_text(tokenizer([english(s, None) for s in edited]), normalize=True)
+        wrong = model.encode_text(tokenizer([english(s, None) for s in originals]), normalize=True)
+    return float(((image * right).sum(1) > (image * wrong).sum(1)).float().mean())
+
+
+def _mentioning(scene: Scene, other: Scene) -> Scene:
+    """``scene`` whose caption mentions the same attributes as ``other``'s."""
+    items = tuple(
+        replace(item, names_colour=o.names_colour, names_size=o.names_size)
+        for item, o in zip(scene.items, other.items, strict=True)
+    )
+    return replace(scene, items=items, names_place=other.names_place, names_relation=other.names_relation)
+
+
+# --- the checkpoints ----------------------------------------------------------------------------------------
+
+
+class Curve(NamedTuple):
+    """One checkpoint over the guidance scales, arrays [S]; ``gain`` is paired, against the first scale."""
+
+    score: NDArray[np.float64]
+    score_error: NDArray[np.float64]
+    gain: NDArray[np.float64]
+    gain_error: NDArray[np.float64]
+    distance: NDArray[np.float64]
+
+
+def judge_curve(shop: Workshop, examples: Sequence[Example], images: Images) -> Curve:
+    """CLIP score (raw cosine) and Fréchet distance to 2,000 held-out pictures; images [N, S, 64, 64, 3]."""
+    n, scales = images.shape[:2]
+    flat = to_float(images.reshape(-1, 64, 64, 3))
+    clip, classifier, tokenizer = load_score_clip(shop), load_classifier(shop.out), load_tokenizer(shop.out)
+    real = np.stack([render(draw_scene(HELD_OUT_SEED, 10_000 + i))[0] for i in range(2_000)])
+    with torch.no_grad():
+        text = clip.encode_text(tokenizer([e.caption for e in examples]), normalize=True)
+        image = clip.encode_image(flat, normalize=True).reshape(n, scales, -1)
+        features = classifier.features(flat).numpy().reshape(n, scales, -1)
+        reference = frechet_reference(gaussian(classifier.features(to_float(real)).numpy()))
+    cosine = (image * text[:, None]).sum(-1).double().numpy()
+    gain = cosine - cosine[:, :1]
+    return Curve(
+        score=cosine.mean(0),
+        score_error=cosine.std(0, ddof=1) / n**0.5,
+        gain=gain.mean(0),
+        gain_error=gain.std(0, ddof=1) / n**0.5,
+        distance=np.array([frechet_distance(features[:, s], reference).value for s in range(scales)]),
+    )
+
+
+def named_share(checkpoint: Checkpoint, count: int) -> float:
+    """Share of one-object captions whose named shape and colour the detector finds, at guidance 3."""
+    wanted = examples(count, kind="single", named=True)
+    drawn = generate(checkpoint, wanted, [3.0])[:, 0]
+    return float(np.mean([shows_object(image, e.scene) for image, e in zip(drawn, wanted, strict=True)]))
+
+
+def judge_checkpoint(shop: Workshop, name: str, count: int, sheet: Path | None) -> None:
+    """Prints one checkpoint's table; ``sheet`` receives pictures, a row per caption, a column per scale."""
+    checkpoint = load(definition(name, shop.out), shop.device, torch.float32)
+    print(f"\n{name}: named shape and colour at guidance 3: {named_share(checkpoint, count):.1%}", flush=True)
+    wanted = examples(count)
+    images = generate(checkpoint, wanted, SCALES)
+    curve = judge_curve(shop, wanted, images)
+    print("scale  clip_mini (se)      gain over first (paired se)   fd_mini")
+    for i, scale in enumerate(SCALES):
+        score = f"{curve.score[i]:.4f} ({curve.score_error[i]:.4f})"
+        gain = f"{curve.gain[i]:+.4f} ({curve.gain_error[i]:.4f})"
+        print(f"{scale:5.1f}  {score}     {gain}              {curve.distance[i]:.4f}")
+    if sheet is not None:
+        rows = list(images[:12].reshape(-1, 64, 64, 3))
+        pixels.write_png(sheet / f"{name}.png", pixels.grid(rows, len(SCALES)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m sd2eval.mini.quality", description=__doc__)
+    parser.add_argument(
+        "--weights", type=Path, default=WEIGHTS, help="folder of the family (default: the packaged one)"
+    )
+    parser.add_argument(
+        "--only", nargs="*", choices=list(PLANS), default=list(PLANS), help="these checkpoints"
+    )
+    parser.add_argument("--captions", type=int, default=64, help="captions per checkpoint")
+    parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
+    options: Any = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    shop = Workshop(out=options.weights, device=torch.device("cpu"))
+    for what, value in judge_parts(shop).items():
+        print(f"{value:8.4f}  {what}", flush=True)
+    for name in options.only:
+        judge_checkpoint(shop, name, options.captions, options.sheets)
+
+
+if __name__ == "__main__":
+    main()
