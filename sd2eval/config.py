@@ -202,7 +202,7 @@ def check_words(words: Sequence[str]) -> None:
     Raises:
         InputError: an unknown option, or a word that is no override.
     """
-    parser = get_args_parser()
+    parser: Any = get_args_parser()
 
     def fail(message: str) -> NoReturn:
         raise InputError(f"{message}; settings are written KEY=VALUE, and --help lists them")

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 from sd2eval.config import CheckpointConfig, SweepConfig, checkpoint_definitions, from_overrides, leaves
 
@@ -54,7 +54,7 @@ def test_a_file_composes_and_sets_every_key_it_is_responsible_for(file: str) -> 
     "file", [file for file in FILES if "/" in file and not file.startswith("experiment/")]
 )
 def test_a_file_is_named_after_what_it_defines_and_leaves_nothing_to_the_schema(file: str) -> None:
-    content = yaml.safe_load((CONF / f"{file}.yaml").read_text())
+    content = dict(OmegaConf.load(CONF / f"{file}.yaml"))
     assert content.pop("name") == Path(file).name
     assert content.pop("defaults")[0] == "schema"
     schema = {"data": "DataConfig", "protocol": "ProtocolConfig", "checkpoint": "CheckpointConfig"}

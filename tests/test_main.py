@@ -8,10 +8,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 import sd2eval
 from sd2eval.__main__ import VERBS, main
@@ -76,7 +76,7 @@ def test_each_verb_explains_itself(verb: str, here: Path, capfd: pytest.CaptureF
 def test_settings_are_printed_and_nothing_is_run(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ended = call("sweep --cfg job prompts.n=7 checkpoints=[768-v]", capfd)
     assert ended.code in (0, None)
-    settings = yaml.safe_load(ended.out)
+    settings: Any = OmegaConf.create(ended.out)
     assert settings["prompts"] == {"n": 7, "seed": 0}
     assert settings["checkpoints"] == ["768-v"]
     assert list(here.iterdir()) == []
@@ -87,7 +87,7 @@ def test_own_checkpoints_come_from_a_folder(here: Path, capfd: pytest.CaptureFix
     file.parent.mkdir(parents=True)
     file.write_text("defaults: [512-base, _self_]\nname: mine\nsource: weights\n")
     assert "mine" in call("sweep --config-dir own --help", capfd).out.split(", ")
-    settings = yaml.safe_load(call("sweep --config-dir own checkpoint=mine --cfg job", capfd).out)
+    settings: Any = OmegaConf.create(call("sweep --config-dir own checkpoint=mine --cfg job", capfd).out)
     assert settings["checkpoint"]["source"] == "weights"
 
 

@@ -10,9 +10,10 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -142,7 +143,7 @@ def test_the_installed_copy_runs_from_another_folder(installed: Path, tmp_path: 
         assert Path(folder).is_relative_to(installed)
     assert "sweep" in run(sys.executable, "-m", "sd2eval", "--help", cwd=tmp_path, path=installed)
     command = [sys.executable, "-m", "sd2eval", "sweep", "--cfg", "job", "experiment=model_card"]
-    settings = yaml.safe_load(run(*command, cwd=tmp_path, path=installed))
+    settings: Any = OmegaConf.create(run(*command, cwd=tmp_path, path=installed))
     assert settings["prompts"]["n"] == 10_000
     assert list(tmp_path.iterdir()) == []
 
