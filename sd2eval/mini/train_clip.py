@@ -20,10 +20,11 @@ from torch import Tensor
 
 from sd2eval.mini.captions import english, translate
 from sd2eval.mini.edits import edit_scene
+from sd2eval.mini.files import load_float, log_entry, save_half, write_json
 from sd2eval.mini.render import render
 from sd2eval.mini.tokenizer import CONTEXT_LENGTH, load_tokenizer
 from sd2eval.mini.train_vae import to_float
-from sd2eval.mini.training import Recipe, Workshop, fit, load_float, log_entry, save_half, write_json
+from sd2eval.mini.training import Recipe, Workshop, fit
 from sd2eval.mini.world import SPANISH_SHARE, TRAIN_SEED, draw_scene
 
 GROUP = 4
@@ -71,7 +72,7 @@ def train_clip(shop: Workshop, name: str) -> None:
     else:
         preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "size": 64}
         description = config | {"text_cfg": text, "preprocess": preprocess}
-    log_entry(shop, name, entry)
+    log_entry(shop.out, name, entry)
     save_half(_floats(state), shop.out / name / "open_clip_model.safetensors")
     write_json(description, shop.out / name / "config.json")
 

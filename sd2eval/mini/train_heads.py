@@ -11,18 +11,10 @@ from torch import Tensor
 from transformers import DPTConfig, DPTForDepthEstimation
 
 from sd2eval.mini.classifier import FEATURES, MiniClassifier, attributes
+from sd2eval.mini.files import load_float, log_entry, save_half, write_json
 from sd2eval.mini.scenes import RENDERED, SceneSet, load_scenes
 from sd2eval.mini.train_vae import to_float
-from sd2eval.mini.training import (
-    Recipe,
-    Workshop,
-    fit,
-    generator,
-    load_float,
-    log_entry,
-    save_half,
-    write_json,
-)
+from sd2eval.mini.training import Recipe, Workshop, fit, generator
 from sd2eval.mini.world import draw_scene
 
 RECIPES = {
@@ -48,7 +40,7 @@ def train_classifier(shop: Workshop) -> None:
 
     entry = fit(shop, recipe, model, loss)
     folder = shop.out / "classifier"
-    log_entry(shop, "classifier", entry | {"parameters": sum(p.numel() for p in model.parameters())})
+    log_entry(shop.out, "classifier", entry | {"parameters": sum(p.numel() for p in model.parameters())})
     save_half(dict(model.state_dict()), folder / "model.safetensors")
     write_json({"widths": _WIDTHS, "features": FEATURES}, folder / "config.json")
 
@@ -103,7 +95,7 @@ def train_depth_estimator(shop: Workshop) -> None:
     scenes = load_scenes(shop.work, shop.steps(RENDERED[64]), 64)
     entry = fit(shop, recipe, model, _depth_loss(recipe, model, scenes, shop.device))
     folder = shop.out / "depth_estimator"
-    log_entry(shop, "depth_estimator", entry | {"parameters": sum(p.numel() for p in model.parameters())})
+    log_entry(shop.out, "depth_estimator", entry | {"parameters": sum(p.numel() for p in model.parameters())})
     save_half(dict(model.state_dict()), folder / "model.safetensors")
     model.config.save_pretrained(folder)
 

@@ -13,7 +13,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from sd2eval.mini.corpus import Corpus, load_corpus
-from sd2eval.mini.training import Recipe, Workshop, fit, generator, load_float, log_entry, save_half
+from sd2eval.mini.files import load_float, log_entry, save_half
+from sd2eval.mini.training import Recipe, Workshop, fit, generator
 
 CAPTION_DROPOUT = 0.1
 STEPS_OF_NOISE = 1000
@@ -41,20 +42,20 @@ class Plan:
 PLANS: dict[str, Plan] = {
     "512-base": Plan(recipe=Recipe(name="512-base", steps=6_000, batch=64, rate=1e-3, seed=41)),
     "768-v": Plan(
-        recipe=Recipe(name="768-v", steps=1_000, batch=64, rate=5e-4, seed=42, ema=0.998),
+        recipe=Recipe(name="768-v", steps=1_400, batch=64, rate=5e-4, seed=42, ema=0.998),
         scenes=12_000,
         size=96,
         prediction="v_prediction",
         resume_from="512-base",
     ),
     "512-depth": Plan(
-        recipe=Recipe(name="512-depth", steps=900, batch=64, rate=5e-4, seed=43, ema=0.998),
+        recipe=Recipe(name="512-depth", steps=1_400, batch=64, rate=5e-4, seed=43, ema=0.998),
         extra="depth",
         extra_channels=1,
         resume_from="512-base",
     ),
     "512-inpainting": Plan(
-        recipe=Recipe(name="512-inpainting", steps=900, batch=64, rate=5e-4, seed=44, ema=0.998),
+        recipe=Recipe(name="512-inpainting", steps=1_400, batch=64, rate=5e-4, seed=44, ema=0.998),
         extra="inpainting",
         extra_channels=5,
         resume_from="512-base",
@@ -107,7 +108,7 @@ def train_unet(shop: Workshop, name: str) -> None:
         variant=list(PLANS).index(name),
     )
     entry = fit(shop, plan.recipe, model, _loss(plan, model, corpus, shop.device))
-    log_entry(shop, name, entry | _describe(plan, model))
+    log_entry(shop.out, name, entry | _describe(plan, model))
     save_half(dict(model.state_dict()), weights_file(shop, name))
     model.save_config(weights_file(shop, name).parent)
 
@@ -165,7 +166,7 @@ def _loss(
         inputs = [x.to(device) for x in (noisy, t, text)]
         predicted = model(*inputs, class_labels=None if labels is None else labels.to(device)).sample
         error = (predicted.float() - target.to(device)).pow(2).mean(dim=(1, 2, 3))
-        return (error * _weights(alphas[t], plan.prediction).to(device)).mean()
+        return torch.mean(error * _weights(alphas[t], plan.prediction).to(device))
 
     return loss
 

@@ -11,8 +11,9 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sd2eval.mini.files import log_entry, save_half
 from sd2eval.mini.scenes import RENDERED, SceneSet, load_scenes
-from sd2eval.mini.training import Recipe, Workshop, fit, generator, log_entry, save_half
+from sd2eval.mini.training import Recipe, Workshop, fit, generator
 
 #: Weight of the KL term per latent number: just enough to keep latents compact and their noise below what the
 #: decoder can afford.
@@ -49,7 +50,7 @@ def train_vae(shop: Workshop, name: str) -> None:
     entry = fit(shop, recipe, model, _loss(recipe, model, scenes, shop.device))
     latents = encode_all(model, scenes.images[: shop.steps(4096)], generator(recipe.seed, 1))
     model.register_to_config(scaling_factor=round(float(1 / latents.std()), 5))
-    log_entry(shop, name, entry | {"parameters": sum(p.numel() for p in model.parameters())})
+    log_entry(shop.out, name, entry | {"parameters": sum(p.numel() for p in model.parameters())})
     save_vae(model, shop, name)
 
 

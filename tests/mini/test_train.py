@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sd2eval.mini import train, training
-from sd2eval.mini.training import Recipe, Workshop, fit, generator, load_float, save_half
+from sd2eval.mini.files import load_float, save_half
+from sd2eval.mini.training import Recipe, Workshop, fit, generator
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def test_quick_training_makes_every_component(trained: Path) -> None:
     log = json.loads((trained / "TRAINING.json").read_text())["components"]
     assert set(log) == set(train.COMPONENTS) - {"tokenizer"}
     for entry in log.values():
-        assert entry["steps"] == 2
+        assert 2 <= entry["steps"] <= 5
         assert entry["wall_seconds"] > 0
         assert {"losses", "seed", "machine", "code"} <= set(entry)
 
