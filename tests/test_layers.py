@@ -21,7 +21,7 @@ sweep
 report
 evaluate plots tables shard reference mini
 sampler features dataset pareto plot_labels
-checkpoints metrics energy progress prompts images store plot_curves mini.classifier
+checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
 plan provenance interrupt masks noise statistics
 config records
 errors
@@ -63,7 +63,9 @@ def violations(root: Path) -> list[str]:
         if name in OUTSIDE:
             continue
         here = place(name)
-        assert here is not None, f"{name} has no row in LAYERS"
+        if here is None:
+            found.append(f"{name} has no row in LAYERS")
+            continue
         for target in imported(file):
             if target.split(".")[0] in CONFIG_LIBRARIES and here[0] not in ("config", "runners"):
                 found.append(f"{name} imports {target}: only config and runners know Hydra")
