@@ -1,0 +1,148 @@
+"""Composing the settings of a sweep with Hydra, and checking them.
+
+Values live in `conf/*.yaml`, types in `schema`, further rules in `rules`, messages in `mistakes`.
+Only this package and `runners/` know Hydra; everything else receives the dataclasses.
+"""
+
+from __future__ import annotations
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sd2eval.config.mistakes import check_words, explain, one_line, refuse_added
+from sd2eval.config.rules import CHOICES, METRIC_NEEDS, allowed, check, check_checkpoint
+from sd2eval.config.schema import (
+    CheckpointConfig,
+    DataConfig,
+    EnergyConfig,
+    ExtractorConfig,
+    PromptsConfig,
+    ProtocolConfig,
+    SamplerConfig,
+    SweepConfig,
+    digest,
+    identity_fields,
+    leaves,
+)
+from sd2eval.errors import InputError
+
+__all__ = [
+    "CHOICES",
+    "CONFIG_MODULE",
+    "METRIC_NEEDS",
+    "CheckpointConfig",
+    "DataConfig",
+    "EnergyConfig",
+    "ExtractorConfig",
+    "PromptsConfig",
+    "ProtocolConfig",
+    "SamplerConfig",
+    "SweepConfig",
+    "check_words",
+    "checkpoint_definitions",
+    "digest",
+    "explain",
+    "from_overrides",
+    "identity_fields",
+    "leaves",
+    "register",
+    "typed",
+]
+
+CONFIG_MODULE = "sd2eval.conf"
+
+
+def register() -> None:
+    """Tell Hydra the schema, so that it refuses misspelt keys and wrong types by name."""
+    store = ConfigStore.instance()
+    store.store(name="sweep_schema", node=SweepConfig)
+    store.store(group="data", name="schema", node=DataConfig)
+    store.store(group="protocol", name="schema", node=ProtocolConfig)
+    store.store(group="extractor", name="schema", node=ExtractorConfig)
+    store.store(group="checkpoint", name="schema", node=CheckpointConfig)
+    # For the help text in conf/: ${options:checkpoint} and ${allowed:dtype}.
+    OmegaConf.register_new_resolver("options", lambda group: ", ".join(_options(group)), replace=True)
+    OmegaConf.register_new_resolver("allowed", allowed, replace=True)
+
+
+def _options(group: str) -> list[str]:
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    return [name for name in hydra.config_loader.get_group_options(group) if name != "schema"]
+
+
+def typed(config: DictConfig) -> SweepConfig:
+    """Return the composed config as dataclasses, checked.
+
+    Raises:
+        InputError: a value is missing or outside what is allowed; the message names the key.
+    """
+    refuse_added(config)
+    try:
+        result = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise InputError(one_line(error)) from error
+    assert isinstance(result, SweepConfig)
+    for key, value, _ in leaves(result):
+        if value == MISSING:
+            raise InputError(f"{key}: a value is needed")
+    check(result)
+    return result
+
+
+def from_overrides(*overrides: str, config_name: str = "sweep") -> tuple[SweepConfig, list[CheckpointConfig]]:
+    """Compose the config as the command line would, for use from Python.
+
+    Args:
+        overrides: Hydra overrides such as `"prompts.n=8"`.
+        config_name: top-level file in `conf/`.
+
+    Returns:
+        The config and the definitions of its checkpoints.
+
+    Raises:
+        InputError: an override is wrong; the message names its key.
+    """
+    register()
+    check_words(overrides)
+    with initialize_config_module(version_base="1.3", config_module=CONFIG_MODULE):
+        try:
+            composed = compose(config_name=config_name, overrides=list(overrides))
+        except Exception as error:
+            line = explain(error, overrides)
+            if line is None:
+                raise
+            raise InputError(line) from error
+        config = typed(composed)
+        return config, checkpoint_definitions(config)
+
+
+def checkpoint_definitions(config: SweepConfig) -> list[CheckpointConfig]:
+    """Return the definitions behind `checkpoints=[...]`, or the one given as `checkpoint=NAME`.
+
+    Needs an initialised Hydra, whose search path (`--config-dir` included) holds the `checkpoint/` group.
+    """
+    if config.checkpoint is not None:
+        definitions = [config.checkpoint]
+    else:
+        definitions = [_checkpoint_definition(name) for name in config.checkpoints]
+    for definition in definitions:
+        check_checkpoint(definition, config.protocol)
+    return definitions
+
+
+def _checkpoint_definition(name: str) -> CheckpointConfig:
+    if name not in _options("checkpoint"):
+        raise InputError(f"checkpoints: '{name}' is unknown; allowed: {', '.join(_options('checkpoint'))}")
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    loaded = hydra.config_loader.load_configuration(
+        f"checkpoint/{name}", overrides=[], run_mode=RunMode.RUN, validate_sweep_overrides=False
+    )
+    result = OmegaConf.to_object(loaded.checkpoint)
+    assert isinstance(result, CheckpointConfig)
+    return result

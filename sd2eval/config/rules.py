@@ -1,0 +1,169 @@
+"""What a key allows beyond its type: rules yield `(key, value, problem)`, the first fault is reported."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sd2eval.config.schema import CheckpointConfig, ProtocolConfig, SweepConfig
+from sd2eval.errors import InputError
+
+# The values a string key may take; the error message prints them.
+CHOICES = {
+    "device": "auto, cpu, cuda, cuda:N or mps",
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "images": ("all", "grid", "none"),
+    "protocol.resize": ("bicubic", "lanczos"),
+    "protocol.fit": ("crop", "squash"),
+    "protocol.quantize": ("round", "truncate"),
+    "protocol.distance.kind": ("inception", "mini_classifier"),
+    "protocol.score.kind": ("open_clip", "mini_clip"),
+    "checkpoint.conditioning": ("text", "depth", "inpainting", "upscaling"),
+    "checkpoint.prediction_type": ("epsilon", "v_prediction"),
+    "checkpoint.text": ("open_clip", "clip"),
+    "checkpoint.components": ("unet", "vae", "text_encoder", "tokenizer", "depth_estimator"),
+}
+
+# The extractor that a metric's name stands for: a published name is never put on a mini network's numbers.
+METRIC_NEEDS = {
+    "fid": ("protocol.distance.kind", "inception"),
+    "kid": ("protocol.distance.kind", "inception"),
+    "clip_score": ("protocol.score.kind", "open_clip"),
+    "fd_mini": ("protocol.distance.kind", "mini_classifier"),
+    "kid_mini": ("protocol.distance.kind", "mini_classifier"),
+    "clip_mini": ("protocol.score.kind", "mini_clip"),
+}
+
+
+def allowed(key: str) -> str:
+    """Return the values of a key in `CHOICES`, as a message prints them."""
+    choices = tuple(METRIC_NEEDS) if key == "protocol.metrics" else CHOICES[key]
+    return choices if isinstance(choices, str) else ", ".join(choices)
+
+
+def check(config: SweepConfig) -> None:
+    """Check what a type cannot say.
+
+    Raises:
+        InputError: names the key and what is allowed.
+    """
+    for key, value, problem in _faults(config):
+        raise InputError(f"{key}={'null' if value is None else value}: {problem}")
+
+
+def _faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
+    scales = config.guidance_scales
+    if config.checkpoint is None and not config.checkpoints:
+        yield "checkpoints", "[]", "name at least one checkpoint"
+    if len(set(config.checkpoints)) < len(config.checkpoints):
+        yield "checkpoints", _list(config.checkpoints), "each checkpoint once"
+    if not scales:
+        yield "guidance_scales", "[]", "name at least one scale, such as [3.0]"
+    for scale in scales:
+        if not math.isfinite(scale) or scale < 0:
+            yield "guidance_scales", _list(scales), "a guidance scale is a finite number of at least 0"
+    if len(set(scales)) < len(scales):
+        yield "guidance_scales", _list(scales), "each scale once"
+    yield from _number_faults(config)
+    yield from _choice_faults(config)
+    yield from _metric_faults(config)
+    if not re.fullmatch(r"[A-Za-z]{3}", config.energy.country):
+        yield "energy.country", config.energy.country, "allowed: a three-letter ISO code, such as USA or FRA"
+    if config.out is not None and (not config.out.strip() or Path(config.out).is_file()):
+        yield "out", config.out, "a folder is needed"
+
+
+def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
+    if config.prompts.n < 2:
+        yield "prompts.n", config.prompts.n, "at least 2 prompts are needed for a standard error"
+    if not 1 <= config.sampler.steps <= 1000:
+        yield "sampler.steps", config.sampler.steps, "allowed: 1 to 1000 (the schedule has 1000 timesteps)"
+    if not 0 <= config.sampler.eta <= 1:
+        yield "sampler.eta", config.sampler.eta, "allowed: 0 (DDIM) to 1 (DDPM)"
+    for key in ("seed", "prompts.seed"):
+        if not 0 <= _get(config, key) < 2**63:
+            yield key, _get(config, key), "allowed: 0 to 2**63 - 1"
+    sizes = ("protocol.resolution", "protocol.distance.batch_size", "protocol.score.batch_size")
+    for key in ("batch_size", "shard_size", "workers", *sizes):
+        value = _get(config, key)
+        if value is not None and value < 1:
+            yield key, value, "at least 1"
+
+
+def _choice_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
+    for key in CHOICES:
+        value = _get(config, key)
+        for given in value if isinstance(value, dict) else [value]:
+            if given is not None and key != "device" and given not in CHOICES[key]:
+                yield key, given, f"allowed: {allowed(key)}"
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
+        yield "device", config.device, f"allowed: {CHOICES['device']}"
+
+
+def _metric_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
+    metrics = config.protocol.metrics
+    if not metrics or len(set(metrics)) < len(metrics):
+        yield "protocol.metrics", _list(metrics), "name at least one metric, and each once"
+    for metric in metrics:
+        if metric not in METRIC_NEEDS:
+            yield "protocol.metrics", metric, f"allowed: {', '.join(METRIC_NEEDS)}"
+            continue
+        key, kind = METRIC_NEEDS[metric]
+        if _get(config, key) != kind:
+            yield (
+                "protocol.metrics",
+                metric,
+                f"this name stands for {key}={kind}, here it is {_get(config, key)}",
+            )
+
+
+def check_checkpoint(definition: CheckpointConfig, protocol: ProtocolConfig) -> None:
+    """Refuse a definition that is not sound, or whose images the protocol was not made for.
+
+    Raises:
+        InputError: names the key and what is allowed.
+    """
+    for key, value, problem in _checkpoint_faults(definition):
+        raise InputError(f"checkpoint.{key}={'null' if value is None else value}: {problem}")
+    if definition.resolution < protocol.resolution:
+        raise InputError(
+            f"checkpoints: '{definition.name}' draws {definition.resolution}-pixel images, too small for "
+            f"protocol={protocol.name} ({protocol.resolution} pixels); choose a matching protocol or "
+            "experiment"
+        )
+
+
+def _checkpoint_faults(definition: CheckpointConfig) -> Iterator[tuple[str, Any, str]]:
+    for key in ("conditioning", "prediction_type", "text"):
+        if getattr(definition, key) not in CHOICES[f"checkpoint.{key}"]:
+            yield key, getattr(definition, key), f"allowed: {allowed(f'checkpoint.{key}')}"
+    if not re.fullmatch(r"\w[\w.-]*", definition.name):
+        yield "name", definition.name, "allowed: letters, digits, '.', '_' and '-' (it names folders)"
+    if definition.resolution < 8 or definition.resolution % 8:
+        yield "resolution", definition.resolution, "allowed: a multiple of 8"
+    if not 0 < definition.beta_start < 1:
+        yield "beta_start", definition.beta_start, "allowed: above 0, below 1"
+    if not definition.beta_start <= definition.beta_end < 1:
+        yield "beta_end", definition.beta_end, "allowed: at least beta_start, below 1"
+    level = definition.noise_level
+    if definition.conditioning == "upscaling":
+        if level is None or not 0 <= level < 1000:
+            yield "noise_level", level, "allowed: 0 to 999"
+    elif level is not None:
+        yield "noise_level", level, "only a checkpoint with conditioning=upscaling has one"
+
+
+def _get(config: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        if config is None:
+            return None
+        config = getattr(config, part)
+    return config
+
+
+def _list(values: Sequence[Any]) -> str:
+    """Return a list as it is written on the command line."""
+    return f"[{','.join(map(str, values))}]"

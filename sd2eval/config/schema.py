@@ -1,0 +1,170 @@
+"""Every key a user can set, and its type.
+
+Each leaf is declared *identity* (it changes pixels or scores and is hashed) or *runtime* (it never does); a
+test fails until a new field is declared one or the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
+
+from omegaconf import MISSING
+
+
+def _identity() -> Any:
+    """Declare a field that changes pixels or scores."""
+    return dataclasses.field(default=MISSING, metadata={"identity": True})
+
+
+def _runtime() -> Any:
+    """Declare a field that never changes a number."""
+    return dataclasses.field(default=MISSING, metadata={"identity": False})
+
+
+@dataclass(kw_only=True)
+class PromptsConfig:
+    """Which captions."""
+
+    n: int = _identity()
+    seed: int = _identity()
+
+
+@dataclass(kw_only=True)
+class SamplerConfig:
+    """How latents are drawn (DDIM, Song et al. 2021)."""
+
+    steps: int = _identity()
+    eta: float = _identity()
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """A data set in COCO layout."""
+
+    name: str = _identity()
+    root: str | None = _runtime()  # the captions' and the reference's digests are the identity
+    captions: str = _runtime()
+    images: str = _runtime()
+    allow_missing: bool = _runtime()
+
+
+@dataclass(kw_only=True)
+class ExtractorConfig:
+    """A network that turns images (and texts) into features."""
+
+    name: str = _identity()
+    kind: str = _identity()
+    model: str | None = _identity()
+    pretrained: str | None = _identity()
+    source: str | None = _runtime()  # its digest is the identity
+    batch_size: int = _runtime()
+
+
+@dataclass(kw_only=True)
+class ProtocolConfig:
+    """Every choice that moves a number between the image and the score."""
+
+    name: str = _identity()
+    resolution: int = _identity()
+    resize: str = _identity()
+    fit: str = _identity()
+    quantize: str = _identity()
+    distance: ExtractorConfig = _identity()
+    score: ExtractorConfig = _identity()
+    metrics: list[str] = _identity()
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig:
+    """Weights and how to sample them."""
+
+    name: str = _identity()
+    conditioning: str = _identity()
+    prediction_type: str = _identity()
+    resolution: int = _identity()
+    beta_start: float = _identity()
+    beta_end: float = _identity()
+    text: str = _identity()
+    noise_level: int | None = _identity()
+    architecture: str | None = _runtime()  # bundled configs, where the source is not a folder
+    source: str = _runtime()  # its digest is the identity
+    revision: str | None = _runtime()
+    components: dict[str, str] = _runtime()
+
+
+@dataclass(kw_only=True)
+class EnergyConfig:
+    """What the kg CO2 assume."""
+
+    country: str = _runtime()
+
+
+@dataclass(kw_only=True)
+class SweepConfig:
+    """Everything `python -m sd2eval sweep` can be told."""
+
+    checkpoints: list[str] = _identity()
+    checkpoint: CheckpointConfig | None = dataclasses.field(default=None, metadata={"identity": True})
+    guidance_scales: list[float] = _identity()
+    prompts: PromptsConfig = _identity()
+    seed: int = _identity()
+    sampler: SamplerConfig = _identity()
+    data: DataConfig = _identity()
+    protocol: ProtocolConfig = _identity()
+    dtype: str = _identity()
+    device: str = _runtime()
+    batch_size: int | None = _runtime()
+    shard_size: int = _runtime()
+    workers: int | None = _runtime()
+    images: str = _runtime()
+    out: str | None = _runtime()
+    dry_run: bool = _runtime()
+    progress: bool = _runtime()
+    energy: EnergyConfig = _runtime()
+
+
+def leaves(config: Any, prefix: str = "", *, identity: bool | None = None) -> Iterator[tuple[str, Any, bool]]:
+    """Yield `(dotted key, value, is identity)` of every leaf of a config dataclass.
+
+    A group inherits nothing: each leaf carries its own declaration, except that everything below a runtime
+    group is runtime.
+    """
+    for field in dataclasses.fields(config):
+        declared = field.metadata["identity"] and identity is not False
+        value = getattr(config, field.name)
+        key = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{key}.", identity=declared)
+        else:
+            yield key, value, declared
+
+
+def identity_fields(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves that change pixels or scores, by dotted key."""
+    return {key: value for key, value, declared in leaves(config, prefix) if declared}
+
+
+def digest(fields: dict[str, Any]) -> str:
+    """Return the SHA-256 of fields in canonical JSON (sorted keys, no white space)."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def schema_keys(schema: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield `(dotted key, is identity)` of every leaf that the schema declares."""
+    hints = get_type_hints(schema)
+    for declared in dataclasses.fields(schema):
+        key = f"{prefix}{declared.name}"
+        nested = [
+            kind
+            for kind in (hints[declared.name], *get_args(hints[declared.name]))
+            if dataclasses.is_dataclass(kind)
+        ]
+        yield key, bool(declared.metadata.get("identity"))
+        if nested:
+            yield from schema_keys(nested[0], f"{key}.")
