@@ -2,8 +2,8 @@
 
     python benchmarks/sharing.py --captions 8 --steps 50 --pairs 3
 
-Both ways sample the mini 512-base with the same noise in this process, alternating A B B A; printed are the ratios
-of CPU-seconds and of wall seconds, and how far the latents are apart.
+Both ways sample the mini 512-base with the same noise in this process, alternating A B B A; printed are the
+ratios of CPU-seconds and of wall seconds, and how far the latents are apart.
 """
 
 from __future__ import annotations

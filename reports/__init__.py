@@ -1,1 +1,1 @@
-"""Data that reports are compared with: the published curves of the model card, committed reference results."""
+"""What reports are compared with: the published curves of the model card."""

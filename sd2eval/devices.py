@@ -19,8 +19,10 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
+        here = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        here += ["mps"] if torch.backends.mps.is_available() else []
         raise InputError(
-            f"device={name}: not available here ({' '.join(str(error).split())[:150]})"
+            f"device={name}: not available; this machine has cpu {' '.join(here)}".rstrip()
         ) from error
     return device
 

@@ -167,7 +167,7 @@ def grid_intensity(country: str) -> float:
     known = source.get_global_energy_mix_data()
     if code not in known:
         raise InputError(
-            f"country {country!r} is not among the {len(known)} ISO codes known, such as USA, FRA"
+            f"energy.country={country}: not among the {len(known)} ISO codes known, such as USA, FRA"
         )
     geo = GeoMetadata(country_iso_code=code, country_name=known[code]["country_name"])
     return float(Emissions(source).get_country_emissions(Energy.from_energy(kWh=1.0), geo))

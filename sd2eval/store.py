@@ -153,8 +153,15 @@ class RunFolder:
         return json.loads(file.read_text())  # type: ignore[no-any-return]
 
     def clean(self) -> None:
-        """Remove what a killed process left half-written."""
-        for leftover in [*self.path.rglob(f"{TEMPORARY}*"), *self.path.glob("*/**/.*.tmp")]:
+        """Remove what a killed process left half-written, in the places where a run writes and nowhere else."""
+        ours = (
+            f"{TEMPORARY}*",
+            f"sessions/{TEMPORARY}*",
+            f"shards/*/{TEMPORARY}*",
+            "sheets/.*.tmp",
+            "images/*/.*.tmp",
+        )
+        for leftover in [path for pattern in ours for path in self.path.glob(pattern)]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
     # Other files
@@ -197,16 +204,36 @@ class RunFolder:
         """Write `name` and return its path."""
         return write_bytes(self.path / name, text.encode())
 
+    def refuse_foreign(self) -> None:
+        """Refuse a folder that holds something else than a run, before anything is written into it.
+
+        Raises:
+            InputError: names the folder and the first file that is not a run's.
+        """
+        if self.exists or not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise InputError(f"out={self.path}: is a file; give a folder")
+        begun = {".lock", "sessions", "prompts.json"}  # what a run has before its run.json
+        others = (entry.name for entry in self.path.iterdir() if not entry.name.startswith(TEMPORARY))
+        foreign = sorted(set(others) - begun)
+        if foreign:
+            raise InputError(f"out={self.path}: holds {foreign[0]} but no run; give an empty or a new folder")
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for one writer; the lock ends with the process, however it ends.
 
         Raises:
-            InputError: somebody else is writing here; the message names host, process and since when.
+            InputError: somebody else is writing here (names host, process and since when), or nobody can.
         """
         import fcntl
 
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / ".lock").touch()
+        except OSError as error:
+            raise InputError(f"out={self.path}: cannot be written ({error.strerror})") from error
         with (self.path / ".lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

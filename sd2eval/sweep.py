@@ -112,6 +112,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     dataset = load_dataset(config.data, config.prompts, definitions)
     fields = run_identity(config, definitions, dtype) | {"data.captions_sha256": dataset.captions_digest}
     store = RunFolder(Path(config.out or f"outputs/{config.protocol.name}-{digest(fields)[:8]}"))
+    store.refuse_foreign()
     if store.exists:
         refuse_other(store.read_info(), fields)
         if finished(store):

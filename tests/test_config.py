@@ -39,7 +39,7 @@ RUNTIME = words("""
 data.root data.captions data.images data.allow_missing
 protocol.distance.source protocol.distance.batch_size protocol.score.source protocol.score.batch_size
 checkpoint.architecture checkpoint.source checkpoint.revision checkpoint.components
-device batch_size shard_size workers images out dry_run progress energy.country
+device batch_size shard_size images out dry_run progress energy.country
 """)
 
 

@@ -129,7 +129,6 @@ MISTAKES = {
     "sweep prompts.seed=-1": ("prompts.seed=-1", "0 to"),
     "sweep batch_size=0": ("batch_size=0", "at least 1"),
     "sweep shard_size=0": ("shard_size=0", "at least 1"),
-    "sweep workers=-2": ("workers=-2", "at least 1"),
     "sweep dtype=int8": ("dtype=int8", "float32, bfloat16, float16"),
     "sweep device=tpu": ("device=tpu", "auto, cpu, cuda"),
     "sweep device=cuda:x": ("device=cuda:x", "cuda:N"),

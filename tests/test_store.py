@@ -157,3 +157,28 @@ def test_sessions_come_back_in_order(tmp_path: Path) -> None:
     store.write_session("a", [("", READING)], "FRA")
     assert [session["grid"] for session in store.read_sessions()] == ["FRA", "USA"]
     assert json.loads((tmp_path / "sessions" / "b.json").read_text())["readings"][0]["checkpoint"] == "base"
+
+
+def test_cleaning_touches_nothing_that_is_not_a_runs(tmp_path: Path) -> None:
+    mine = tmp_path / "notes" / ".draft.tmp"
+    mine.parent.mkdir()
+    mine.write_text("keep me")
+    RunFolder(tmp_path).clean()
+    assert mine.read_text() == "keep me"
+
+
+def test_a_folder_with_other_things_in_it_is_refused_and_one_with_a_begun_run_is_not(tmp_path: Path) -> None:
+    (tmp_path / "begun" / "sessions").mkdir(parents=True)
+    (tmp_path / "begun" / ".lock").touch()
+    RunFolder(tmp_path / "begun").refuse_foreign()
+    RunFolder(tmp_path / "new").refuse_foreign()
+    with pytest.raises(InputError, match="holds begun but no run"):
+        RunFolder(tmp_path).refuse_foreign()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        RunFolder(tmp_path / "file").refuse_foreign()
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line() -> None:
+    with pytest.raises(InputError, match="cannot be written"), RunFolder(Path("/proc/nope")).lock():
+        pass

@@ -45,7 +45,7 @@ Adapter = Callable[[NDArray[np.uint8], Sequence[int], int], Conditioning]
 
 def to_signed(images: NDArray[np.uint8]) -> torch.Tensor:
     """Return uint8 [N, H, W, 3] as float32 [N, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def depth_adapter(estimator: Any, latent_size: int) -> Adapter:

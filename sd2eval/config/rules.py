@@ -87,7 +87,7 @@ def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
         if not 0 <= _get(config, key) < 2**63:
             yield key, _get(config, key), "allowed: 0 to 2**63 - 1"
     sizes = ("protocol.resolution", "protocol.distance.batch_size", "protocol.score.batch_size")
-    for key in ("batch_size", "shard_size", "workers", *sizes):
+    for key in ("batch_size", "shard_size", *sizes):
         value = _get(config, key)
         if value is not None and value < 1:
             yield key, value, "at least 1"

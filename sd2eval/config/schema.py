@@ -120,7 +120,6 @@ class SweepConfig:
     device: str = _runtime()
     batch_size: int | None = _runtime()
     shard_size: int = _runtime()
-    workers: int | None = _runtime()
     images: str = _runtime()
     out: str | None = _runtime()
     dry_run: bool = _runtime()
