@@ -153,14 +153,9 @@ class RunFolder:
         return json.loads(file.read_text())  # type: ignore[no-any-return]
 
     def clean(self) -> None:
-        """Remove what a killed process left half-written, in the places where a run writes and nowhere else."""
-        ours = (
-            f"{TEMPORARY}*",
-            f"sessions/{TEMPORARY}*",
-            f"shards/*/{TEMPORARY}*",
-            "sheets/.*.tmp",
-            "images/*/.*.tmp",
-        )
+        """Remove what a killed process left half-written, where a run writes and nowhere else."""
+        folders = ("", "sessions/", "shards/*/")
+        ours = [*(f"{folder}{TEMPORARY}*" for folder in folders), "sheets/.*.tmp", "images/*/.*.tmp"]
         for leftover in [path for pattern in ours for path in self.path.glob(pattern)]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
