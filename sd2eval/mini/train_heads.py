@@ -21,6 +21,8 @@ RECIPES = {
     "classifier": Recipe(name="classifier", steps=2_000, batch=64, rate=2e-3, seed=51, ema=0.995),
     "depth_estimator": Recipe(name="depth_estimator", steps=1_200, batch=32, rate=1e-3, seed=52, ema=0.995),
 }
+SCALED_ON = 2_048
+"""Scenes over which the classifier's features get a mean square of 1."""
 _WIDTHS = (16, 32, 64, 64)
 
 
@@ -39,10 +41,25 @@ def train_classifier(shop: Workshop) -> None:
         return F.binary_cross_entropy_with_logits(model(images), truth[rows].to(shop.device))
 
     entry = fit(shop, recipe, model, loss)
+    scale_features(model, to_float(scenes.images[:SCALED_ON]).to(shop.device))
     folder = shop.out / "classifier"
     log_entry(shop.out, "classifier", entry | {"parameters": sum(p.numel() for p in model.parameters())})
     save_half(dict(model.state_dict()), folder / "model.safetensors")
     write_json({"widths": _WIDTHS, "features": FEATURES}, folder / "config.json")
+
+
+@torch.no_grad()
+def scale_features(model: MiniClassifier, images: Tensor) -> None:
+    """Rescale the last layers so that features have a mean square of 1 over `images`; logits stay the same.
+
+    KID's cubic kernel (x.y/d + 1)^3 is made for features of Inception's size; on larger ones its variance
+    drowns it. A ReLU commutes with positive factors, so nothing else changes.
+    """
+    scale = model.features(images).square().mean().sqrt()
+    model.last.weight /= scale
+    if model.last.bias is not None:
+        model.last.bias /= scale
+    model.head.weight *= scale
 
 
 def soften(images: Tensor, draw: torch.Generator) -> Tensor:
