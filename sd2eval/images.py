@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,22 +125,6 @@ def write_png(path: Path, image: Pixels, *, fsync: bool = False) -> None:
 def digest(image: Pixels) -> str:
     """Return the SHA-256 (hex) of the raw bytes of uint8 [H,W,3]: height x width x RGB, row-major."""
     return hashlib.sha256(np.ascontiguousarray(_checked(image)).tobytes()).hexdigest()
-
-
-def grid(images: Sequence[Pixels] | Pixels, columns: int, gap: int = 2) -> Pixels:
-    """Tile equally large images row by row on white, `gap` pixels apart; the last row may be shorter."""
-    if not len(images) or columns < 1:
-        raise ValueError(f"a grid needs images and columns, got {len(images)} and {columns}")
-    height, width = _checked(images[0]).shape[:2]
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, 3)
-    sheet = np.full(shape, 255, dtype=np.uint8)
-    for position, image in enumerate(images):
-        row, column = divmod(position, columns)
-        top, left = row * (height + gap), column * (width + gap)
-        sheet[top : top + height, left : left + width] = _checked(image)
-    return sheet
 
 
 def _checked(image: Pixels) -> Pixels:

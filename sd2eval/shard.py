@@ -160,9 +160,3 @@ def _files(
         for row, prompt in enumerate(prompts):
             if pixels.valid[row, column]:
                 yield folder / f"{prompt.caption_id}.png", pixels.images[row, column]
-
-
-def sheet(pixels: Pixels, captions: int) -> Images:
-    """Return a contact sheet: a row per caption, a column per guidance scale."""
-    part = pixels.images[:captions]
-    return images.grid(part.reshape(-1, *part.shape[2:]), columns=part.shape[1])

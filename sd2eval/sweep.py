@@ -35,6 +35,7 @@ from sd2eval.plan import Block, remaining
 from sd2eval.progress import Progress
 from sd2eval.records import SCHEMA_VERSION, EnergyReading, RunInfo
 from sd2eval.reference import reference_digest, reference_features
+from sd2eval.sheet import contact_sheet
 from sd2eval.store import RunFolder
 
 SHEET_CAPTIONS = 8
@@ -238,7 +239,10 @@ def _keep_images(job: Job, name: str, block: Block, pixels: shard.Pixels) -> Non
     if job.config.images != "none" and block.first == 0:
         path = job.store.sheet(name)
         path.parent.mkdir(exist_ok=True)
-        images.write_png(path, shard.sheet(pixels, SHEET_CAPTIONS))
+        texts = [prompt.text for prompt in prompts[:SHEET_CAPTIONS]]
+        images.write_png(
+            path, contact_sheet(pixels.images[: len(texts)], texts, job.config.guidance_scales, name)
+        )
 
 
 def batch_size(config: SweepConfig) -> int:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sd2eval.errors import InputError
-from sd2eval.images import Pixels, digest, grid, load_rgb, square, to_uint8, write_png
+from sd2eval.images import Pixels, digest, load_rgb, square, to_uint8, write_png
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "coco" / "val2017"
 
@@ -209,18 +209,3 @@ def test_digest_is_of_the_pixels() -> None:
         "memory order is no matter"
     )
     assert digest(image) != digest(image[::-1])
-
-
-def test_grid_places_images_and_gaps() -> None:
-    images = [np.full((2, 3, 3), value, dtype=np.uint8) for value in (10, 20, 30)]
-    sheet = grid(images, columns=2, gap=1)
-    assert sheet[:, :, 0].tolist() == [
-        [10, 10, 10, 255, 20, 20, 20],
-        [10, 10, 10, 255, 20, 20, 20],
-        [255] * 7,
-        [30, 30, 30, 255, 255, 255, 255],
-        [30, 30, 30, 255, 255, 255, 255],
-    ]
-    assert np.array_equal(grid(images[:1], columns=8), images[0])
-    with pytest.raises(ValueError, match="grid"):
-        grid([], columns=2)

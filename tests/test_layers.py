@@ -19,7 +19,7 @@ runners
 price
 sweep
 report
-evaluate plots tables shard reference mini
+evaluate plots tables shard sheet reference mini
 sampler features dataset pareto plot_labels
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
 plan provenance interrupt masks noise statistics
