@@ -32,6 +32,7 @@ from sd2eval.mini.train_vae import to_float
 from sd2eval.mini.training import Workshop
 from sd2eval.mini.world import HELD_OUT_SEED, draw_scene
 from sd2eval.sampler import Inputs, sample
+from sd2eval.sheet import contact_sheet
 
 SCALES = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 STEPS = 50
@@ -139,8 +140,8 @@ def judge_checkpoint(shop: Workshop, name: str, count: int, sheet: Path | None) 
         gain = f"{curve.gain[i]:+.4f} ({curve.gain_error[i]:.4f})"
         print(f"{scale:5.1f}  {score}     {gain}              {curve.distance[i]:.4f}")
     if sheet is not None:
-        rows = list(images[:12].reshape(-1, 64, 64, 3))
-        pixels.write_png(sheet / f"{name}.png", pixels.grid(rows, len(SCALES)))
+        texts = [example.caption for example in wanted[:12]]
+        pixels.write_png(sheet / f"{name}.png", contact_sheet(images[:12], texts, SCALES, name))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
