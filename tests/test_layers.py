@@ -19,10 +19,10 @@ runners
 price
 sweep
 report
-evaluate plots tables shard sheet reference mini
+evaluate plots tables shard reference mini
 sampler features dataset pareto plot_labels
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
-plan provenance interrupt masks noise statistics
+plan provenance interrupt masks noise sheet statistics
 config records
 errors
 """
