@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sd2eval.energy import split
 from sd2eval.metrics import METRICS, Metric, Reference, evaluate
 from sd2eval.plan import Cell, cells, remaining
-from sd2eval.records import EmissionRow, EnergyReading, RunInfo, Score
+from sd2eval.records import EmissionRow, EnergyReading, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
 
 
@@ -105,15 +105,12 @@ def _load(store: RunFolder, info: RunInfo, checkpoint: str) -> _CheckpointData:
     )
 
 
-def invalid_images(store: RunFolder, info: RunInfo) -> list[dict[str, Any]]:
-    """Return the manifest records of all images that were declared invalid, with their checkpoint."""
-    return [
-        {"checkpoint": name} | image
-        for name in checkpoint_names(info)
-        for block in store.blocks(name)
-        for image in store.read_manifest(name, block)["images"]
-        if image["invalid"]
-    ]
+def image_records(store: RunFolder, info: RunInfo) -> Iterator[ImageRecord]:
+    """Yield the records of all published images, checkpoint by checkpoint."""
+    for name in checkpoint_names(info):
+        for block in store.blocks(name):
+            for image in store.read_manifest(name, block)["images"]:
+                yield ImageRecord(**image)
 
 
 def emissions(store: RunFolder, info: RunInfo) -> list[EmissionRow]:

@@ -100,6 +100,8 @@ class RunInfo:
     """The whole resolved config, identity and runtime fields."""
     digests: dict[str, str]
     """Input name (`weights/512-base`, `data/captions`, `reference`) to SHA-256."""
+    reference_n: int = 0
+    """Images in the reference set; fewer than the data set has when some were missing and allowed to be."""
     git: dict[str, Any] = field(default_factory=dict)
     """`commit` and `dirty` of the sd2eval checkout; empty for an installed wheel."""
     versions: dict[str, str] = field(default_factory=dict)

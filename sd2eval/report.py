@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sd2eval import evaluate, plots, tables
 from sd2eval.progress import format_co2, format_energy
-from sd2eval.records import EmissionRow, RunInfo, Score
+from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
 
 CELL = ["checkpoint", "guidance_scale"]
@@ -104,13 +104,23 @@ def show(run: Run) -> None:
     planned, scored = len(evaluate.planned_cells(run.info)), run.results.groupby(CELL).ngroups
     if scored < planned:
         console.print(f"{scored} of {planned} cells are complete; run the sweep again to continue")
-    invalid = len(evaluate.invalid_images(store, run.info))
-    if invalid:
-        console.print(f"{invalid} images are invalid and in no score; the manifests in shards/ name them")
+    _warn(console, list(evaluate.image_records(store, run.info)))
     console.print(f"energy: {energy_note(emissions)}")
     for name in ("results.csv", "emissions.csv", "pareto.png", "pareto.svg", "sheets", "images"):
         if store.has(name):
             console.print(f"  {run.path / name}", highlight=False, soft_wrap=True)
+
+
+def _warn(console: Console, records: Sequence[ImageRecord]) -> None:
+    """Count what a reader of the scores must know about the images behind them."""
+    invalid = sum(record.invalid != "" for record in records)
+    if invalid:
+        console.print(f"{invalid} images are invalid and in no score; the manifests in shards/ name them")
+    cut = len({record.caption_id for record in records if record.truncated})
+    if cut:
+        console.print(
+            f"{cut} captions are longer than the text encoder's context and were cut, as the original does"
+        )
 
 
 def energy_note(rows: Sequence[EmissionRow]) -> str:
@@ -134,4 +144,5 @@ def kwh_by_cell(rows: Sequence[EmissionRow]) -> dict[tuple[str, float], float]:
 
 def _title(info: RunInfo) -> str:
     sampler = info.config["sampler"]
-    return f"{info.config['protocol']['name']} protocol, {sampler['steps']} DDIM steps"
+    reference = f"{info.reference_n:,} reference images"
+    return f"{info.config['protocol']['name']} protocol, {sampler['steps']} DDIM steps, {reference}"

@@ -169,10 +169,12 @@ class RunFolder:
         """Return the path of a checkpoint's contact sheet."""
         return self.path / "sheets" / f"{checkpoint}.png"
 
-    def write_session(self, session: str, readings: Sequence[tuple[str, EnergyReading]], grid: str) -> None:
-        """Record what one process spent outside shards: `(checkpoint or "", reading)` pairs."""
+    def write_session(
+        self, session: str, readings: Sequence[tuple[str, EnergyReading]], grid: str, note: str = ""
+    ) -> None:
+        """Record what a process spent outside shards: `(checkpoint or "", reading)` pairs, and what they assume."""
         rows = [{"checkpoint": checkpoint} | asdict(reading) for checkpoint, reading in readings]
-        self.write_json(f"sessions/{session}.json", {"grid": grid, "readings": rows})
+        self.write_json(f"sessions/{session}.json", {"grid": grid, "note": note, "readings": rows})
 
     def read_sessions(self) -> list[dict[str, Any]]:
         """Return all session records, in the order of their names."""

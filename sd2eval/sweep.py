@@ -73,7 +73,7 @@ class Job:
         self.progress.status("")
         self.show_energy()
         self.readings.append((checkpoint, self.meter.readings[-1]))
-        self.store.write_session(self.session, self.readings, self.meter.grid)
+        self.store.write_session(self.session, self.readings, self.meter.grid, self.meter.note)
 
     def show_energy(self) -> None:
         """Tell the display what was spent so far by this process."""
@@ -161,6 +161,7 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
         identity_fields=whole,
         config=asdict(job.config) | {"dtype": job.dtype, "checkpoint_definitions": definitions},
         digests=digests,
+        reference_n=len(job.dataset.reference),
         git=provenance.git_state(),
         versions=provenance.versions(),
         machine=provenance.machine(device_name(job.device)),

@@ -193,3 +193,17 @@ def test_results_json_is_the_csv(store: RunFolder) -> None:
 def test_a_folder_without_a_run_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run here"):
         sd2eval.load_run(tmp_path)
+
+
+def test_cut_captions_are_counted_once_however_many_cells_they_are_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = begin(tmp_path / "run")
+    images = [
+        ImageRecord(caption_id=100 + i, guidance_scale=scale, sha256="0", truncated=i in (2, 5))
+        for i in range(N)
+        for scale in SCALES
+    ]
+    store.publish("512-base", Block(0, N - 1), features("512-base"), images, [READING], SCALES)
+    report.show(sd2eval.load_run(store.path))
+    assert "2 captions are longer" in capsys.readouterr().out

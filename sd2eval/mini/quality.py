@@ -75,7 +75,7 @@ def generate(
     conditioning = Conditioning()
     if checkpoint.adapter is not None:
         size = checkpoint.definition.resolution
-        conditioning = checkpoint.adapter(np.stack([render(e.scene, size)[0] for e in examples]), ids, SEED)
+        conditioning = checkpoint.adapter(_rendered(examples, size), ids, SEED)
     inputs = Inputs(
         noise=noise.normal(SEED, ids, "latent", checkpoint.latent_shape),
         cond=checkpoint.text_encoder([example.caption for example in examples])[0],
@@ -86,6 +86,10 @@ def generate(
     decoded = torch.cat([checkpoint.decode(part) for part in torch.split(latents.flatten(0, 1), 16)])
     drawn = [pixels.square(image, 64) for image in pixels.to_uint8(decoded.numpy())]
     return np.stack(drawn).reshape(len(examples), len(scales), 64, 64, 3)
+
+
+def _rendered(examples: Sequence[Example], size: int = 64) -> Images:
+    return np.stack([render(example.scene, size)[0] for example in examples])
 
 
 class Curve(NamedTuple):
@@ -160,6 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shop = Workshop(out=options.weights, device=torch.device("cpu"))
     for what, value in judge_parts(shop).items():
         print(f"{value:8.4f}  {what}", flush=True)
+    real = judge_curve(shop, own := examples(options.captions), _rendered(own)[:, None])
+    print(f"{real.score[0]:8.4f}  clip_mini of the {options.captions} captions' own pictures")
+    print(f"{real.distance[0]:8.4f}  fd_mini of the {options.captions} captions' own pictures", flush=True)
     for name in options.only:
         judge_checkpoint(shop, name, options.captions, options.sheets)
 

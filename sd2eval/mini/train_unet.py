@@ -61,7 +61,7 @@ PLANS: dict[str, Plan] = {
         resume_from="512-base",
     ),
     "x4-upscaling": Plan(
-        recipe=Recipe(name="x4-upscaling", steps=1_500, batch=48, rate=1e-3, seed=45, ema=0.998),
+        recipe=Recipe(name="x4-upscaling", steps=4_000, batch=48, rate=1e-3, seed=45, ema=0.998),
         vae="vae-x4",
         prediction="v_prediction",
         extra="lowres",

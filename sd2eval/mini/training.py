@@ -35,6 +35,7 @@ class Workshop:
         """Folder of everything that is not a result."""
         folder = self.out / ".work"
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
         return folder
 
     def steps(self, full: int) -> int:
