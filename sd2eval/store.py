@@ -172,7 +172,7 @@ class RunFolder:
     def write_session(
         self, session: str, readings: Sequence[tuple[str, EnergyReading]], grid: str, note: str = ""
     ) -> None:
-        """Record what a process spent outside shards: `(checkpoint or "", reading)` pairs, and what they assume."""
+        """Record what a process spent outside shards, as `(checkpoint or "", reading)`, and what that assumes."""
         rows = [{"checkpoint": checkpoint} | asdict(reading) for checkpoint, reading in readings]
         self.write_json(f"sessions/{session}.json", {"grid": grid, "note": note, "readings": rows})
 
