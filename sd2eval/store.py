@@ -172,7 +172,7 @@ class RunFolder:
     def write_session(
         self, session: str, readings: Sequence[tuple[str, EnergyReading]], grid: str, note: str = ""
     ) -> None:
-        """Record what a process spent outside shards, as `(checkpoint or "", reading)`, and what that assumes."""
+        """Record what a process spent outside shards, as `(checkpoint or "", reading)`, and its basis."""
         rows = [{"checkpoint": checkpoint} | asdict(reading) for checkpoint, reading in readings]
         self.write_json(f"sessions/{session}.json", {"grid": grid, "note": note, "readings": rows})
 
