@@ -42,6 +42,7 @@ def train_classifier(shop: Workshop) -> None:
 
     entry = fit(shop, recipe, model, loss)
     scale_features(model, to_float(scenes.images[:SCALED_ON]).to(shop.device))
+    _scale_features(model, to_float(scenes.images[:2048]).to(shop.device))
     folder = shop.out / "classifier"
     log_entry(shop.out, "classifier", entry | {"parameters": sum(p.numel() for p in model.parameters())})
     save_half(dict(model.state_dict()), folder / "model.safetensors")
@@ -60,6 +61,19 @@ def scale_features(model: MiniClassifier, images: Tensor) -> None:
     if model.last.bias is not None:
         model.last.bias /= scale
     model.head.weight *= scale
+
+
+@torch.no_grad()
+def _scale_features(model: MiniClassifier, images: Tensor) -> None:
+    """Gives the features a root mean square of 1; the head undoes it, so that the answers stay.
+
+    Training leaves their unit arbitrary, and a Fréchet distance is in its square.
+    """
+    features = torch.cat([model.features(part) for part in torch.split(images, 256)])
+    scale = features.pow(2).mean().sqrt()
+    model.last.weight.div_(scale)
+    model.last.bias.div_(scale)  # type: ignore[union-attr]
+    model.head.weight.mul_(scale)
 
 
 def soften(images: Tensor, draw: torch.Generator) -> Tensor:

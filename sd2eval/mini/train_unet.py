@@ -49,7 +49,7 @@ PLANS: dict[str, Plan] = {
         resume_from="512-base",
     ),
     "512-depth": Plan(
-        recipe=Recipe(name="512-depth", steps=1_400, batch=64, rate=5e-4, seed=43, ema=0.998),
+        recipe=Recipe(name="512-depth", steps=3_500, batch=64, rate=1e-3, seed=43, ema=0.998),
         extra="depth",
         extra_channels=1,
         resume_from="512-base",

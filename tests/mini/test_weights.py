@@ -84,6 +84,7 @@ def test_the_classifier_knows_the_attributes() -> None:
     model = load_classifier()
     features = model.features(to_float(IMAGES))
     assert tuple(features.shape) == (64, FEATURES)
+    assert 0.9 < float(features.pow(2).mean().sqrt()) < 1.1
     truth = np.stack([attributes(example.scene) for example in HELD_OUT]) > 0.5
     with torch.no_grad():
         right = (model(to_float(IMAGES)).numpy() > 0) == truth
