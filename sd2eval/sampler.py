@@ -8,6 +8,7 @@ batch is padded, so that every UNet call of a run has one shape and no result de
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +73,14 @@ def sample(
     scheduler.set_timesteps(steps)
     first = _first_predictions(unet, scheduler, inputs, batch_size)
     captions = len(inputs.noise)
+    batches = list(_batches(captions, scales, batch_size, inputs.noise.device))
     finished = []
-    for batch in _batches(captions, scales, batch_size, inputs.noise.device):
-        latents = _trajectories(unet, scheduler, inputs, first, batch, eta, on_step)
+    drawn = _side_by_side(
+        lambda batch: _trajectories(unet, scheduler, inputs, first, batch, eta, on_step),
+        batches,
+        inputs.noise.device,
+    )
+    for batch, latents in zip(batches, drawn, strict=True):
         finished.append(latents[: batch.count])
         on_batch(batch.count)
     return torch.cat(finished).reshape(captions, len(scales), *inputs.noise.shape[1:])
@@ -84,6 +90,26 @@ def unet_calls(captions: int, scales: Sequence[float], steps: int) -> int:
     """Return the UNet evaluations (rows, not batches) that `sample` needs, padding aside."""
     shared = 2 * captions
     return shared + 2 * captions * len(scales) * (steps - 1)
+
+
+def _side_by_side(
+    draw: Callable[[_Batch], torch.Tensor], batches: Sequence[_Batch], device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Yield the drawn batches in their order; on a CPU one batch per core at a time, each on one thread.
+
+    That is faster than all cores on one batch (`benchmarks/threads.py`), and the order of its sums does not
+    depend on how many cores there are.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or len(batches) == 1:
+        yield from map(draw, batches)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(torch.inference_mode()(draw), batches)  # the mode belongs to a thread
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _batches(captions: int, scales: Sequence[float], size: int, device: torch.device) -> Iterator[_Batch]:

@@ -26,7 +26,7 @@ from sd2eval.config import (
     identity_fields,
 )
 from sd2eval.dataset import Dataset, load_dataset
-from sd2eval.devices import device_name, resolve_device, resolve_dtype
+from sd2eval.devices import device_name, keep_freed_memory, resolve_device, resolve_dtype
 from sd2eval.energy import EnergyMeter
 from sd2eval.errors import InputError
 from sd2eval.features import Extractor, load_extractor
@@ -41,7 +41,7 @@ from sd2eval.store import RunFolder
 SHEET_CAPTIONS = 8
 """Rows of a checkpoint's contact sheet."""
 
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 """Trajectories per UNet call unless `batch_size` says otherwise."""
 
 STATUS = {"setup": "loading the extractors", "reference": "reading the reference images", "load": "loading"}
@@ -110,6 +110,8 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     """
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     dataset = load_dataset(config.data, config.prompts, definitions)
     fields = run_identity(config, definitions, dtype) | {"data.captions_sha256": dataset.captions_digest}
     store = RunFolder(Path(config.out or f"outputs/{config.protocol.name}-{digest(fields)[:8]}"))

@@ -137,10 +137,29 @@ def test_on_batch_counts_every_trajectory_once_and_on_step_may_stop_within_a_bat
     arguments: Any = (ToyUNet(), ddim_scheduler(definition("base")), inputs([1, 2, 3]), [1.5, 3.0])
     sample(*arguments, steps=2, batch_size=4, on_batch=counts.append)
     assert counts == [4, 2]
-    steps = iter(range(3))
-    with pytest.raises(StopIteration):
-        sample(*arguments, steps=50, batch_size=4, on_batch=counts.append, on_step=lambda: next(steps))
+    seen: list[int] = []
+
+    def stop() -> None:
+        seen.append(1)
+        if len(seen) >= 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        sample(*arguments, steps=50, batch_size=4, on_batch=counts.append, on_step=stop)
     assert counts == [4, 2]
+    assert len(seen) < 10
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_cores_changes_nothing(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        got = run([3, 1, 2], [1.5, 3.0, 8.0], batch_size=2, eta=1.0, channels=3)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(got, run([3, 1, 2], [1.5, 3.0, 8.0], batch_size=9, eta=1.0, channels=3))
 
 
 @pytest.mark.parametrize("variant", ["base", "v", "depth", "inpainting", "x4", "v1"])
