@@ -131,21 +131,23 @@ def named_share(checkpoint: Checkpoint, count: int) -> float:
     return float(np.mean([shows_object(image, e.scene) for image, e in zip(drawn, wanted, strict=True)]))
 
 
-def judge_checkpoint(shop: Workshop, name: str, count: int, sheet: Path | None) -> None:
+def judge_checkpoint(
+    shop: Workshop, name: str, count: int, scales: Sequence[float], sheet: Path | None
+) -> None:
     """Prints one checkpoint's table; ``sheet`` receives pictures, a row per caption, a column per scale."""
     checkpoint = load(definition(name, shop.out), shop.device, torch.float32)
     print(f"\n{name}: named shape and colour at guidance 3: {named_share(checkpoint, count):.1%}", flush=True)
     wanted = examples(count)
-    images = generate(checkpoint, wanted, SCALES)
+    images = generate(checkpoint, wanted, scales)
     curve = judge_curve(shop, wanted, images)
     print("scale  clip_mini (se)      gain over first (paired se)   fd_mini")
-    for i, scale in enumerate(SCALES):
+    for i, scale in enumerate(scales):
         score = f"{curve.score[i]:.4f} ({curve.score_error[i]:.4f})"
         gain = f"{curve.gain[i]:+.4f} ({curve.gain_error[i]:.4f})"
-        print(f"{scale:5.1f}  {score}     {gain}              {curve.distance[i]:.4f}")
+        print(f"{scale:5.2f}  {score}     {gain}              {curve.distance[i]:.4f}")
     if sheet is not None:
         texts = [example.caption for example in wanted[:12]]
-        pixels.write_png(sheet / f"{name}.png", contact_sheet(images[:12], texts, SCALES, name))
+        pixels.write_png(sheet / f"{name}.png", contact_sheet(images[:12], texts, scales, name))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -158,6 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--only", nargs="*", choices=list(PLANS), default=list(PLANS), help="these checkpoints"
     )
     parser.add_argument("--captions", type=int, default=64, help="captions per checkpoint")
+    parser.add_argument(
+        "--scales", nargs="+", type=float, default=SCALES, help="guidance scales; gains are over the first"
+    )
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -168,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{real.score[0]:8.4f}  clip_mini of the {options.captions} captions' own pictures")
     print(f"{real.distance[0]:8.4f}  fd_mini of the {options.captions} captions' own pictures", flush=True)
     for name in options.only:
-        judge_checkpoint(shop, name, options.captions, options.sheets)
+        judge_checkpoint(shop, name, options.captions, options.scales, options.sheets)
 
 
 if __name__ == "__main__":

@@ -55,13 +55,13 @@ PLANS: dict[str, Plan] = {
         resume_from="512-base",
     ),
     "512-inpainting": Plan(
-        recipe=Recipe(name="512-inpainting", steps=1_400, batch=64, rate=5e-4, seed=44, ema=0.998),
+        recipe=Recipe(name="512-inpainting", steps=3_000, batch=64, rate=1e-3, seed=44, ema=0.998),
         extra="inpainting",
         extra_channels=5,
         resume_from="512-base",
     ),
     "x4-upscaling": Plan(
-        recipe=Recipe(name="x4-upscaling", steps=4_000, batch=48, rate=1e-3, seed=45, ema=0.998),
+        recipe=Recipe(name="x4-upscaling", steps=3_200, batch=48, rate=1e-3, seed=45, ema=0.998),
         vae="vae-x4",
         prediction="v_prediction",
         extra="lowres",
