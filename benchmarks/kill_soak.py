@@ -50,16 +50,19 @@ def run(words: list[str]) -> float:
 
 
 def soak(words: list[str], out: Path, kills: int, seconds: float, chance: random.Random) -> None:
-    """Kill while the run lasts; when it finished before all kills were spent, say so."""
+    """Kill each process at a random moment after it began to write; the moments are spread over the run."""
     for number in range(kills):
+        sessions = len(list(out.glob("sessions/*.json")))
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        delay = chance.uniform(0.3, 1.0) * seconds  # later than the imports, which write nothing
+        while len(list(out.glob("sessions/*.json"))) == sessions and process.poll() is None:
+            time.sleep(0.01)
+        delay = chance.uniform(0, 1.2 * seconds / kills)
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            print(f"kill {number + 1} after {delay:.1f} s: {len(shards(out))} shards", flush=True)
+            print(f"kill {number + 1}, {delay:.2f} s into writing: {len(shards(out))} shards", flush=True)
             continue
         print(f"finished before kill {number + 1}")
         return
