@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 EXIT_DONE = 0
-EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: run the same command again
 

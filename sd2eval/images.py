@@ -1,4 +1,4 @@
-"""uint8 images: read, make square, quantise, write, digest, tile.
+"""uint8 images: read, make square, quantise, write, digest.
 
 Everywhere in sd2eval an image is uint8 [H,W,3], RGB, 0..255, rows from the top; a batch is [N,H,W,3].
 """
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sd2eval.config import ProtocolConfig
 from sd2eval.errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
@@ -74,6 +75,11 @@ def square(image: Pixels, size: int, filter: Filter = "bicubic", fit: Fit = "cro
     resized = np.asarray(Image.fromarray(image).resize(shape, FILTERS[filter]))
     top, left = (round((side - size) / 2) for side in resized.shape[:2])
     return np.ascontiguousarray(resized[top : top + size, left : left + size])
+
+
+def for_protocol(image: Pixels, protocol: ProtocolConfig) -> Pixels:
+    """Return the image as the protocol's extractors see it, real or generated: one geometry for both."""
+    return square(image, protocol.resolution, protocol.resize, protocol.fit)  # type: ignore[arg-type]
 
 
 def to_uint8(

@@ -195,9 +195,8 @@ def _rate(
     """Return floating point operations per second and where the figure comes from."""
     parameters = sum(parameter.numel() for parameter in networks.unet.parameters())
     if parameters > TIMED_PARAMETERS:
-        return EFFICIENCY * _matmul_rate(
-            device, dtype
-        ), f"{EFFICIENCY:.0%} of the matrix-product rate measured here"
+        rate = EFFICIENCY * _matmul_rate(device, dtype)
+        return rate, f"{EFFICIENCY:.0%} of the matrix-product rate measured here"
     unet = networks.unet.to_empty(device=device).to(dtype).eval()
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
@@ -243,7 +242,7 @@ def _disk(config: SweepConfig, checkpoints: int) -> float:
 
 def _width(extractor: ExtractorConfig) -> int:
     """Return the numbers per image of the known extractors."""
-    return {"inception": 2048, "open_clip": 1024, "mini_classifier": 32, "mini_clip": 64}.get(
+    return {"inception": 2048, "open_clip": 1024, "mini_classifier": 32, "mini_clip": 96}.get(
         extractor.kind, 1024
     )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sd2eval.config import ProtocolConfig
 from sd2eval.features import Extractor
-from sd2eval.images import load_rgb, square
+from sd2eval.images import for_protocol, load_rgb
 from sd2eval.store import read_cached, write_cached
 
 CHUNK = 64
@@ -51,12 +51,8 @@ def reference_features(
     chunks = []
     for start in range(0, len(files), CHUNK):
         part = files[start : start + CHUNK]
-        chunks.append(extractor.images(np.stack([_prepared(file, protocol) for file in part])))
+        chunks.append(extractor.images(np.stack([for_protocol(load_rgb(file), protocol) for file in part])))
         on_images(len(part))
     features = np.concatenate(chunks)
     write_cached(digest, features)
     return features
-
-
-def _prepared(file: Path, protocol: ProtocolConfig) -> NDArray[np.uint8]:
-    return square(load_rgb(file), protocol.resolution, protocol.resize, protocol.fit)  # type: ignore[arg-type]

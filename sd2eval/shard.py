@@ -23,7 +23,7 @@ from sd2eval.store import RunFolder
 DECODE_BATCH = 16
 """Latents per decoder call at 64 pixels a side; fewer at larger sizes, where one image fills the memory."""
 WRITERS = 2
-"""Threads that compress PNG files while the next images are decoded."""
+"""Threads that compress PNG files."""
 
 Images = NDArray[np.uint8]
 
@@ -107,16 +107,10 @@ def decode(checkpoint: Checkpoint, latents: torch.Tensor, protocol: ProtocolConf
         finite = np.isfinite(decoded).all(axis=(1, 2, 3))  # NaN cast to 8 bits would be a black image
         decoded[~finite] = -1.0
         pixels = images.to_uint8(decoded, mode=protocol.quantize)  # type: ignore[arg-type]
-        drawn += [_fit(image, protocol) for image in pixels]
+        drawn += [images.for_protocol(image, protocol) for image in pixels]
         valid.append(finite)
     shape = latents.shape[:2]
     return Pixels(np.stack(drawn).reshape(*shape, *drawn[0].shape), np.concatenate(valid).reshape(shape))
-
-
-def _fit(image: Images, protocol: ProtocolConfig) -> Images:
-    if image.shape[0] == protocol.resolution:
-        return image
-    return images.square(image, protocol.resolution, protocol.resize, protocol.fit)  # type: ignore[arg-type]
 
 
 def records(

@@ -33,7 +33,7 @@ from sd2eval.features import Extractor, load_extractor
 from sd2eval.interrupt import Interrupt
 from sd2eval.plan import Block, remaining
 from sd2eval.progress import Progress
-from sd2eval.records import SCHEMA_VERSION, EnergyReading, RunInfo
+from sd2eval.records import SCHEMA_VERSION, EnergyReading, Prompt, RunInfo
 from sd2eval.reference import reference_digest, reference_features
 from sd2eval.sheet import contact_sheet
 from sd2eval.store import RunFolder
@@ -227,7 +227,7 @@ def _shard(job: Job, checkpoint: Checkpoint, block: Block, extractors: Extractor
     with job.meter.task("features"):
         arrays = {role: shard.extract(pixels, getattr(extractors, role)) for role in ("distance", "score")}
     with job.meter.task("write"):
-        _keep_images(job, checkpoint.definition.name, block, pixels)
+        _keep_images(job, checkpoint.definition.name, block, prompts, pixels)
         records = shard.records(prompts, scales, pixels, truncated)
     job.progress.advance(0, len(block))
     job.show_energy()
@@ -235,8 +235,7 @@ def _shard(job: Job, checkpoint: Checkpoint, block: Block, extractors: Extractor
     job.store.publish(checkpoint.definition.name, block, arrays, records, energy, scales)
 
 
-def _keep_images(job: Job, name: str, block: Block, pixels: shard.Pixels) -> None:
-    prompts = job.dataset.prompts[block.first : block.last + 1]
+def _keep_images(job: Job, name: str, block: Block, prompts: Sequence[Prompt], pixels: shard.Pixels) -> None:
     if job.config.images == "all":
         shard.write_images(job.store, name, prompts, job.config.guidance_scales, pixels)
     if job.config.images != "none" and block.first == 0:

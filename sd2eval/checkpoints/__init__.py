@@ -19,7 +19,7 @@ from sd2eval.checkpoints.conditioning import (
     inpainting_adapter,
     upscaling_adapter,
 )
-from sd2eval.checkpoints.sources import component_folders, digest
+from sd2eval.checkpoints.sources import component_folders
 from sd2eval.checkpoints.text import TextEncoder, load_text_encoder
 from sd2eval.config import CheckpointConfig
 from sd2eval.errors import InputError
@@ -44,8 +44,6 @@ class Checkpoint:
     scheduler: Any
     adapter: Adapter | None
     """None for a checkpoint that sees only the text."""
-    digest: str
-    """SHA-256 over all weights."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -111,7 +109,6 @@ def load(definition: CheckpointConfig, device: torch.device, dtype: torch.dtype)
         text_encoder=text_encoder,
         scheduler=ddim_scheduler(definition),
         adapter=_adapter(definition, vae, folders, device),
-        digest=digest(folders),
     )
 
 

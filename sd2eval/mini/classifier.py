@@ -73,8 +73,3 @@ def load_classifier(weights: Path = WEIGHTS) -> MiniClassifier:
         {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
     )
     return model.eval().requires_grad_(False)
-
-
-def accuracy(logits: Tensor, truth: Tensor) -> float:
-    """Share of pictures for which every attribute is answered correctly."""
-    return float(((logits > 0) == (truth > 0.5)).all(dim=1).float().mean())
