@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sd2eval.cache import cache_folder
 from sd2eval.errors import InputError
 from sd2eval.plan import Block, Cell
 from sd2eval.records import SCHEMA_VERSION, EnergyReading, ImageRecord, Prompt, RunInfo
@@ -252,12 +253,6 @@ def write_bytes(path: Path, data: bytes) -> Path:
     _write(temporary, data)
     temporary.replace(path)
     return path
-
-
-def cache_folder() -> Path:
-    """Return where features that many runs share are kept: `SD2EVAL_CACHE` or the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "sd2eval"
-    return Path(os.environ.get("SD2EVAL_CACHE", default)).expanduser()
 
 
 def read_cached(key: str) -> NDArray[Any] | None:

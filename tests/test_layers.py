@@ -22,9 +22,9 @@ report
 evaluate plots tables shard reference mini
 sampler features dataset pareto plot_labels
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
-plan provenance interrupt masks noise sheet statistics
-config records
-errors
+plan provenance interrupt masks noise sheet statistics published
+config records first_use
+errors cache
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}
 OUTSIDE = ("__init__", "__main__")  # they import lazily, or by name
