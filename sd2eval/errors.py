@@ -17,7 +17,7 @@ class InputError(Exception):
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: nothing went wrong
-    """The run stopped before its end and continues when the same command is run again."""
+    """The work stopped before its end and continues when the same command is run again."""
 
 
 @contextmanager
@@ -28,9 +28,9 @@ def exit_codes() -> Iterator[None]:
     except InputError as error:
         leave(str(error), EXIT_BAD_INPUT)
     except Stopped as stop:
-        leave(f"{stop}; finished shards are kept, run the same command again to continue", EXIT_RESUMABLE)
+        leave(f"{stop}; what is finished is kept, run the same command again to continue", EXIT_RESUMABLE)
     except KeyboardInterrupt:
-        leave("interrupted; finished shards are kept, run the same command again to continue", EXIT_RESUMABLE)
+        leave("interrupted; what is finished is kept, run the same command again to continue", EXIT_RESUMABLE)
 
 
 def leave(line: str, code: int) -> NoReturn:

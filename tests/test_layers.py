@@ -22,8 +22,8 @@ report
 evaluate plots tables shard reference mini
 sampler features dataset pareto plot_labels
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
-plan provenance interrupt masks noise sheet statistics published
-config records first_use
+plan provenance interrupt masks noise sheet statistics published download
+config records first_use words meter part
 errors cache
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}

@@ -1,0 +1,66 @@
+"""The words after a verb that is no Hydra program: positional ones, and KEY=VALUE."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+
+from sd2eval.errors import InputError
+
+TRUTH = {"true": True, "false": False}
+
+
+def parse(words: Sequence[str], keys: Collection[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the positional words, and the value of each key that was given.
+
+    Raises:
+        InputError: a key that is not one of `keys`, is given twice or has no value; a word like `--force`.
+    """
+    positional: list[str] = []
+    options: dict[str, str] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if word.startswith("-"):
+            raise InputError(
+                f"'{word}': not understood; settings are KEY=VALUE ({_listed(keys)}), see --help"
+            )
+        if not sign:
+            positional.append(word)
+            continue
+        one_of(key, keys, "key")
+        if key in options:
+            raise InputError(f"{key}={value}: {key} is given twice")
+        if not value:
+            raise InputError(f"{key}=: a value is needed")
+        options[key] = value
+    return positional, options
+
+
+def one_of(word: str, choices: Collection[str], what: str) -> str:
+    """Return `word` if it is one of `choices`.
+
+    Raises:
+        InputError: it is not; names the nearest one and all of them. `what` says what they are.
+    """
+    if word in choices:
+        return word
+    near = difflib.get_close_matches(word, choices, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise InputError(f"'{word}': no such {what}{hint} ({what}s: {_listed(choices)})")
+
+
+def truth(options: dict[str, str], key: str, default: bool) -> bool:
+    """Return the truth value of a key, or `default` where it was not given.
+
+    Raises:
+        InputError: the value is neither true nor false.
+    """
+    if key not in options:
+        return default
+    if options[key] not in TRUTH:
+        raise InputError(f"{key}={options[key]}: true or false is needed")
+    return TRUTH[options[key]]
+
+
+def _listed(choices: Collection[str]) -> str:
+    return ", ".join(choices) if choices else "none"
