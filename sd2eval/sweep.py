@@ -176,7 +176,7 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
 def input_digests(job: Job, extractors: Extractors) -> dict[str, str]:
     """Return the SHA-256 of every input, by name; fetches weights that are not here yet."""
     digests = {
-        f"weights/{definition.name}": sources.digest(sources.component_folders(definition))
+        f"weights/{definition.name}": sources.digest(sources.resolve(definition))
         for definition in job.definitions
     }
     digests["data/captions"] = job.dataset.captions_digest

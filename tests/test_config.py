@@ -30,7 +30,7 @@ def words(text: str) -> list[str]:
 IDENTITY = words("""
 checkpoints guidance_scales prompts.n prompts.seed seed sampler.steps sampler.eta data.name dtype
 checkpoint.name checkpoint.conditioning checkpoint.prediction_type checkpoint.resolution checkpoint.beta_start
-checkpoint.beta_end checkpoint.text checkpoint.noise_level
+checkpoint.beta_end checkpoint.text checkpoint.noise_level checkpoint.architecture checkpoint.lora_scale
 protocol.name protocol.resolution protocol.resize protocol.fit protocol.quantize protocol.metrics
 protocol.distance.name protocol.distance.kind protocol.distance.model protocol.distance.pretrained
 protocol.score.name protocol.score.kind protocol.score.model protocol.score.pretrained
@@ -38,7 +38,7 @@ protocol.score.name protocol.score.kind protocol.score.model protocol.score.pret
 RUNTIME = words("""
 data.root data.captions data.images data.allow_missing
 protocol.distance.source protocol.distance.batch_size protocol.score.source protocol.score.batch_size
-checkpoint.architecture checkpoint.source checkpoint.revision checkpoint.components
+checkpoint.source checkpoint.file checkpoint.revision checkpoint.components checkpoint.lora
 device batch_size shard_size images out dry_run progress energy.country
 """)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from diffusers.utils import logging as diffusers_logging
-from transformers import DPTForDepthEstimation
 from transformers.utils import logging as transformers_logging
 
+from sd2eval.checkpoints import networks, sources
 from sd2eval.checkpoints.conditioning import (
     Adapter,
     Conditioning,
@@ -19,8 +18,9 @@ from sd2eval.checkpoints.conditioning import (
     inpainting_adapter,
     upscaling_adapter,
 )
-from sd2eval.checkpoints.sources import component_folders
-from sd2eval.checkpoints.text import TextEncoder, load_text_encoder
+from sd2eval.checkpoints.networks import Networks
+from sd2eval.checkpoints.single_file import EXTRA_CHANNELS
+from sd2eval.checkpoints.text import TextEncoder
 from sd2eval.config import CheckpointConfig
 from sd2eval.errors import InputError
 
@@ -28,9 +28,6 @@ from sd2eval.errors import InputError
 for _logging in (diffusers_logging, transformers_logging):
     _logging.set_verbosity_error()
     _logging.disable_progress_bar()
-
-EXTRA_CHANNELS = {"text": 0, "depth": 1, "inpainting": 5, "upscaling": 3}
-"""UNet input channels behind the latent's."""
 
 
 @dataclass(frozen=True)
@@ -92,35 +89,23 @@ def load(definition: CheckpointConfig, device: torch.device, dtype: torch.dtype)
         dtype: of UNet and text encoder; the autoencoder stays in float32, where half precision can overflow.
 
     Raises:
-        InputError: a component is missing or is not what the definition says.
+        InputError: a part is missing or is not what the definition says.
     """
-    folders = component_folders(definition)
-    unet = _load(UNet2DConditionModel, folders["unet"], dtype).to(device)
+    parts = networks.load_networks(definition, sources.resolve(definition), dtype)
+    _check_channels(definition, parts.unet, parts.vae, parts.text_encoder)
+    for network in (parts.unet, parts.vae, parts.text_encoder.model, parts.depth_estimator):
+        if network is not None:
+            network.to(device)
     if device.type == "cpu":
-        unet.fuse_qkv_projections()  # one product instead of three: the same sums, a tenth faster here
-    vae = _load(AutoencoderKL, folders["vae"], torch.float32).to(device)
-    text_encoder = load_text_encoder(folders["text_encoder"], folders["tokenizer"], definition.text, dtype)
-    text_encoder.model.to(device)
-    _check_channels(definition, unet, vae, text_encoder)
+        parts.unet.fuse_qkv_projections()  # one product instead of three: the same sums, a tenth faster here
     return Checkpoint(
         definition=definition,
-        unet=unet,
-        vae=vae,
-        text_encoder=text_encoder,
+        unet=parts.unet,
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
         scheduler=ddim_scheduler(definition),
-        adapter=_adapter(definition, vae, folders, device),
+        adapter=_adapter(definition, parts, device),
     )
-
-
-def _load(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    try:
-        model = cls.from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{folder}: cannot load {cls.__name__}: {reason}") from error
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on CPU and GPU
 
 
 def _check_channels(definition: CheckpointConfig, unet: Any, vae: Any, text: TextEncoder) -> None:
@@ -139,15 +124,12 @@ def _check_channels(definition: CheckpointConfig, unet: Any, vae: Any, text: Tex
         )
 
 
-def _adapter(
-    definition: CheckpointConfig, vae: Any, folders: dict[str, Path], device: torch.device
-) -> Adapter | None:
-    size = definition.resolution // vae_factor(vae)
+def _adapter(definition: CheckpointConfig, parts: Networks, device: torch.device) -> Adapter | None:
+    size = definition.resolution // vae_factor(parts.vae)
     if definition.conditioning == "depth":
-        estimator = _load_depth_estimator(folders["depth_estimator"]).to(device)
-        return depth_adapter(estimator, size)
+        return depth_adapter(parts.depth_estimator, size)
     if definition.conditioning == "inpainting":
-        return inpainting_adapter(vae, size)
+        return inpainting_adapter(parts.vae, size)
     if definition.conditioning == "upscaling":
         if definition.noise_level is None:
             raise InputError(
@@ -155,11 +137,6 @@ def _adapter(
             )
         return upscaling_adapter(definition.noise_level, device)
     return None
-
-
-def _load_depth_estimator(folder: Path) -> Any:
-    model = DPTForDepthEstimation.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    return model.float().eval().requires_grad_(False)
 
 
 __all__ = [

@@ -18,6 +18,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from sd2eval.checkpoints.layout import open_clip_names
+
 Tokenize = Callable[[Sequence[str]], tuple[torch.Tensor, list[bool]]]
 """Texts to ids [N, context] (int64) and, per text, whether it was cut at the context."""
 
@@ -42,24 +44,31 @@ class TextEncoder:
         return torch.cat(chunks), truncated
 
 
-def load_text_encoder(folder: Path, tokenizer_folder: Path, kind: str, dtype: torch.dtype) -> TextEncoder:
+def text_encoder(model: Any, tokenizer_folder: Path | None, kind: str) -> TextEncoder:
+    """Put a text model and its tokenizer together.
+
+    Args:
+        model: a CLIPTextModel.
+        tokenizer_folder: the tokenizer that belongs to it; None for the published vocabulary.
+        kind: `open_clip` (SD2: open_clip's tokenizer) or `clip` (v1.5: the transformers tokenizer).
+    """
+    context = model.config.max_position_embeddings
+    tokenize = _open_clip_tokenize if kind == "open_clip" else _clip_tokenize
+    return TextEncoder(model.eval().requires_grad_(False), tokenize(tokenizer_folder, context))
+
+
+def load_text_model(folder: Path, dtype: torch.dtype) -> Any:
     """Load a text encoder folder: transformers layout, or OpenCLIP's state dict with its text config.
 
     Args:
         folder: holds `config.json` and either `open_clip_model.safetensors` or transformers' weights.
-        tokenizer_folder: the tokenizer that belongs to it.
-        kind: `open_clip` (SD2: open_clip's tokenizer) or `clip` (v1.5: the transformers tokenizer).
         dtype: of the weights.
     """
     converted = folder / "open_clip_model.safetensors"
     if converted.exists():
         model = from_open_clip(load_file(converted), json.loads((folder / "config.json").read_text()))
-    else:
-        model = CLIPTextModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    model = model.to(dtype).eval().requires_grad_(False)
-    context = model.config.max_position_embeddings
-    tokenize = _open_clip_tokenize if kind == "open_clip" else _clip_tokenize
-    return TextEncoder(model, tokenize(tokenizer_folder, context))
+        return model.to(dtype)
+    return CLIPTextModel.from_pretrained(folder, use_safetensors=True, local_files_only=True, dtype=dtype)
 
 
 def from_open_clip(state: dict[str, torch.Tensor], text_config: dict[str, Any]) -> Any:
@@ -73,8 +82,9 @@ def from_open_clip(state: dict[str, torch.Tensor], text_config: dict[str, Any]) 
         transformers CLIPTextModel, float32, with one layer less than the tower.
     """
     config = penultimate_config(text_config)
+    names = open_clip_names(config.num_hidden_layers, prefix="")
     model = CLIPTextModel(config)
-    model.load_state_dict(_rename(state, config.num_hidden_layers))
+    model.load_state_dict({ours: piece.of(state[piece.name]).float() for ours, piece in names.items()})
     return model
 
 
@@ -94,34 +104,14 @@ def penultimate_config(text_config: dict[str, Any]) -> CLIPTextConfig:
     )
 
 
-def _rename(state: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
-    renamed = {
-        "embeddings.token_embedding.weight": state["token_embedding.weight"],
-        "embeddings.position_embedding.weight": state["positional_embedding"],
-        "final_layer_norm.weight": state["ln_final.weight"],
-        "final_layer_norm.bias": state["ln_final.bias"],
-    }
-    parts = {
-        "layer_norm1": "ln_1",
-        "layer_norm2": "ln_2",
-        "mlp.fc1": "mlp.c_fc",
-        "mlp.fc2": "mlp.c_proj",
-        "self_attn.out_proj": "attn.out_proj",
-    }
-    for index in range(layers):
-        ours, theirs = f"encoder.layers.{index}", f"transformer.resblocks.{index}"
-        for kind in ("weight", "bias"):
-            for new, old in parts.items():
-                renamed[f"{ours}.{new}.{kind}"] = state[f"{theirs}.{old}.{kind}"]
-            packed = state[f"{theirs}.attn.in_proj_{kind}"].chunk(3)  # query, key, value stacked by rows
-            for name, tensor in zip("qkv", packed, strict=True):
-                renamed[f"{ours}.self_attn.{name}_proj.{kind}"] = tensor
-    return {key: tensor.float() for key, tensor in renamed.items()}
+def _own_vocabulary(folder: Path | None) -> str | None:
+    merges = sorted(folder.glob("bpe_*.txt.gz")) if folder else []
+    return str(merges[0]) if merges else None
 
 
-def _open_clip_tokenize(folder: Path, context: int) -> Tokenize:
-    merges = sorted(folder.glob("bpe_*.txt.gz"))  # a checkpoint's own vocabulary; SD2 uses open_clip's
-    tokenizer = SimpleTokenizer(str(merges[0]), context_length=context) if merges else SimpleTokenizer()
+def _open_clip_tokenize(folder: Path | None, context: int) -> Tokenize:
+    own = _own_vocabulary(folder)
+    tokenizer = SimpleTokenizer(own, context_length=context) if own else SimpleTokenizer()
 
     def tokenize(texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
         truncated = [len(tokenizer.encode(text)) + 2 > context for text in texts]  # plus start and end
@@ -130,8 +120,10 @@ def _open_clip_tokenize(folder: Path, context: int) -> Tokenize:
     return tokenize
 
 
-def _clip_tokenize(folder: Path, context: int) -> Tokenize:
-    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+def _clip_tokenize(folder: Path | None, context: int) -> Tokenize:
+    tokenizer = (
+        CLIPTokenizer.from_pretrained(folder, local_files_only=True) if folder else published_clip_tokenizer()
+    )
 
     def tokenize(texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
         whole = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
@@ -141,3 +133,11 @@ def _clip_tokenize(folder: Path, context: int) -> Tokenize:
         return cut["input_ids"], [len(ids) > context for ids in whole]
 
     return tokenize
+
+
+def published_clip_tokenizer() -> Any:
+    """Return the tokenizer of `openai/clip-vit-large-patch14`, from the vocabulary that open_clip ships."""
+    shipped = SimpleTokenizer()
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {names.get(token, token): index for token, index in shipped.encoder.items()}
+    return CLIPTokenizer(vocab=vocabulary, merges=list(shipped.bpe_ranks))

@@ -148,6 +148,8 @@ def _checkpoint_faults(definition: CheckpointConfig) -> Iterator[tuple[str, Any,
         yield "beta_start", definition.beta_start, "allowed: above 0, below 1"
     if not definition.beta_start <= definition.beta_end < 1:
         yield "beta_end", definition.beta_end, "allowed: at least beta_start, below 1"
+    if not math.isfinite(definition.lora_scale):
+        yield "lora_scale", definition.lora_scale, "a finite number"
     level = definition.noise_level
     if definition.conditioning == "upscaling":
         if level is None or not 0 <= level < 1000:

@@ -91,10 +91,13 @@ class CheckpointConfig:
     beta_end: float = _identity()
     text: str = _identity()
     noise_level: int | None = _identity()
-    architecture: str | None = _runtime()  # bundled configs, where the source is not a folder
-    source: str = _runtime()  # its digest is the identity
+    architecture: str | None = _identity()  # how a single file is read; a folder has its own configs
+    lora_scale: float = _identity()
+    source: str = _runtime()  # its digest is the identity, as of the next ones
+    file: str | None = _runtime()
     revision: str | None = _runtime()
     components: dict[str, str] = _runtime()
+    lora: str | None = _runtime()
 
 
 @dataclass(kw_only=True)

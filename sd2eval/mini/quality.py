@@ -58,6 +58,9 @@ def definition(name: str, weights: Path) -> CheckpointConfig:
         text="open_clip",
         noise_level=20 if plan.extra == "lowres" else None,
         architecture=None,
+        lora_scale=1.0,
+        file=None,
+        lora=None,
         source=str(weights / name),
         revision=None,
         components={

@@ -14,7 +14,8 @@ def definition(source: str, **changes: object) -> CheckpointConfig:
     base = CheckpointConfig(
         name="mine", conditioning="text", prediction_type="epsilon", resolution=64, beta_start=0.00085,
         beta_end=0.012,
-        text="open_clip", noise_level=None, architecture=None, source=source, revision=None, components={},
+        text="open_clip", noise_level=None, architecture=None, lora_scale=1.0, source=source, file=None,
+        revision=None, components={}, lora=None,
     )  # fmt: skip
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
@@ -31,38 +32,39 @@ ALL = ("unet", "vae", "text_encoder", "tokenizer")
 
 
 def test_a_local_folder_gives_every_component(tmp_path: Path) -> None:
-    folders = sources.component_folders(definition(str(make(tmp_path, *ALL))))
-    assert folders == {name: tmp_path / name for name in ALL}
+    found = sources.resolve(definition(str(make(tmp_path, *ALL))))
+    assert found.file is None
+    assert found.folders == {name: tmp_path / name for name in ALL}
 
 
 def test_a_component_can_come_from_elsewhere(tmp_path: Path) -> None:
     make(tmp_path / "a", "unet", "text_encoder", "tokenizer")
     make(tmp_path / "b", "vae")
     changed = definition(str(tmp_path / "a"), components={"vae": str(tmp_path / "b" / "vae")})
-    assert sources.component_folders(changed)["vae"] == tmp_path / "b" / "vae"
+    assert sources.resolve(changed).folders["vae"] == tmp_path / "b" / "vae"
 
 
 def test_a_missing_component_is_named(tmp_path: Path) -> None:
     make(tmp_path, "unet", "text_encoder", "tokenizer")
     with pytest.raises(InputError, match="for its vae"):
-        sources.component_folders(definition(str(tmp_path)))
+        sources.resolve(definition(str(tmp_path)))
 
 
 @pytest.mark.parametrize("source", ["no/such/folder/here", "not a hub id!"])
 def test_neither_folder_nor_hub_id_is_one_clear_line(source: str) -> None:
     with pytest.raises(InputError, match="neither a folder on this machine nor a hub id") as caught:
-        sources.component_folders(definition(source))
+        sources.resolve(definition(source))
     assert "\n" not in str(caught.value)
 
 
 def test_a_hub_id_that_cannot_be_fetched_says_what_to_do() -> None:
     with pytest.raises(InputError, match=r"cannot fetch 'nobody/nothing' .*set checkpoint.source") as caught:
-        sources.component_folders(definition("nobody/nothing"))
+        sources.resolve(definition("nobody/nothing"))
     assert "\n" not in str(caught.value)
 
 
 def test_the_digest_sees_every_loaded_byte_and_no_other_file(tmp_path: Path) -> None:
-    folders = sources.component_folders(definition(str(make(tmp_path, *ALL))))
+    folders = sources.resolve(definition(str(make(tmp_path, *ALL))))
     before = sources.digest(folders)
     (tmp_path / "vae" / "README.md").write_text("not loaded")
     (tmp_path / "unet" / "model.fp16.safetensors").write_text("a half-precision copy beside it")

@@ -11,7 +11,13 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import sd2eval
-from sd2eval.checkpoints.text import TextEncoder, from_open_clip, load_text_encoder
+from sd2eval.checkpoints.text import (
+    TextEncoder,
+    from_open_clip,
+    load_text_model,
+    published_clip_tokenizer,
+    text_encoder,
+)
 
 TEXT = {"context_length": 16, "vocab_size": 1024, "width": 64, "heads": 4, "layers": 3}
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
@@ -40,7 +46,7 @@ def test_the_converted_tower_computes_the_penultimate_layer_of_open_clip() -> No
     with torch.inference_mode():
         want = penultimate(model, ids)
         got = from_open_clip(model.state_dict(), TEXT).eval()(input_ids=ids)[0]
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("layout", ["open_clip", "transformers"])
@@ -56,7 +62,7 @@ def test_both_layouts_load_and_encode_alike(tmp_path: Path, layout: str) -> None
         (tmp_path / "config.json").write_text(json.dumps(TEXT))
     else:
         model.save_pretrained(tmp_path)
-    encoder = load_text_encoder(tmp_path, TOKENIZER, "open_clip", torch.float32)
+    encoder = text_encoder(load_text_model(tmp_path, torch.float32), TOKENIZER, "open_clip")
     texts = ["a red ball", "two blue cubes"]
     ids = SimpleTokenizer(str(next(TOKENIZER.glob("bpe_*"))), context_length=16)(texts)
     with torch.inference_mode():
@@ -69,7 +75,7 @@ def encoder_with(folder: Path, context: int) -> TextEncoder:
         max_position_embeddings=context, bos_token_id=49406, eos_token_id=49407,
     )  # fmt: skip
     CLIPTextModel(config).save_pretrained(folder)
-    return load_text_encoder(folder, folder, "open_clip", torch.float32)
+    return text_encoder(load_text_model(folder, torch.float32), folder, "open_clip")
 
 
 def test_ids_are_those_of_open_clip_padded_with_zero(tmp_path: Path) -> None:
@@ -98,3 +104,14 @@ def test_encoding_does_not_depend_on_the_batch(tmp_path: Path) -> None:
     whole, _ = encoder(texts, batch_size=7)
     parts, _ = encoder(texts, batch_size=2)
     torch.testing.assert_close(parts, whole)
+
+
+def test_the_v1_tokenizer_needs_no_download_and_pads_with_the_end() -> None:
+    tokenizer = published_clip_tokenizer()
+    texts = ["a man's dog at 12 o'clock!", "two cafés"]
+    ids = tokenizer(
+        texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    ).input_ids
+    theirs = open_clip.tokenize(texts)
+    assert torch.equal(torch.where(theirs == 0, 49407, theirs), ids)  # the same words; open_clip pads with 0
+    assert ids[0, -1] == 49407

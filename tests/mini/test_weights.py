@@ -70,9 +70,10 @@ def test_no_level_has_as_many_norm_groups_as_channels() -> None:
 
 
 def test_the_text_encoder_is_what_the_checkpoints_load() -> None:
-    from sd2eval.checkpoints.text import load_text_encoder as load_for_checkpoints
+    from sd2eval.checkpoints.text import load_text_model, text_encoder
 
-    loaded = load_for_checkpoints(WEIGHTS / "text_encoder", WEIGHTS / "tokenizer", "open_clip", torch.float32)
+    model = load_text_model(WEIGHTS / "text_encoder", torch.float32)
+    loaded = text_encoder(model, WEIGHTS / "tokenizer", "open_clip")
     captions = [example.caption for example in HELD_OUT[:8]]
     tokens, truncated = loaded.tokenize(captions)
     ours = encode_condition(load_text_encoder(SHOP), tokens)

@@ -1,0 +1,100 @@
+"""A checkpoint's networks from its files, whichever layout each part comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import DPTForDepthEstimation
+
+from sd2eval.checkpoints import single_file
+from sd2eval.checkpoints.architecture import load_architecture
+from sd2eval.checkpoints.sources import Sources
+from sd2eval.checkpoints.text import TextEncoder, load_text_model, text_encoder
+from sd2eval.checkpoints.weights_file import WeightsFile
+from sd2eval.config import CheckpointConfig
+from sd2eval.errors import InputError
+
+Loader = Callable[[], Any]
+"""Loads one network."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a checkpoint consists of, on the CPU."""
+
+    unet: Any
+    vae: Any
+    text_encoder: TextEncoder
+    depth_estimator: Any
+    """None unless the checkpoint is conditioned on depth."""
+
+
+def load_networks(definition: CheckpointConfig, sources: Sources, dtype: torch.dtype) -> Networks:
+    """Load the networks of a checkpoint.
+
+    Args:
+        definition: what they must be.
+        sources: where they are.
+        dtype: of UNet and text encoder; autoencoder and depth estimator are float32.
+
+    Raises:
+        InputError: a file is damaged, or is not what the definition says.
+    """
+    load: dict[str, Loader] = _in_file(definition, sources.file, dtype) if sources.file else {}
+    load |= _in_folders(sources.folders, dtype)
+    unet, vae, text = load["unet"](), load["vae"](), load["text_encoder"]()
+    depth = load["depth_estimator"]() if definition.conditioning == "depth" else None
+    if "lora" in sources.others:
+        from sd2eval.checkpoints.lora import merge_lora
+
+        merge_lora(sources.others["lora"], unet, text, definition.lora_scale)
+    return Networks(unet, vae, text_encoder(text, sources.folders.get("tokenizer"), definition.text), depth)
+
+
+def _in_file(definition: CheckpointConfig, file: Path, dtype: torch.dtype) -> dict[str, Loader]:
+    weights = WeightsFile(file)
+    single_file.check_contents(weights, definition)
+    if definition.architecture is None:
+        raise InputError(
+            f"checkpoint.architecture: '{definition.name}' comes from a single file; start from its "
+            "published relative: checkpoint=512-base-ema checkpoint.source=FILE checkpoint.name=mine"
+        )
+    architecture = load_architecture(definition.architecture)
+    return {
+        "unet": partial(single_file.load_unet, weights, architecture, dtype),
+        "vae": partial(single_file.load_vae, weights, architecture, torch.float32),
+        "text_encoder": partial(single_file.load_text_model, weights, architecture, definition.text, dtype),
+        "depth_estimator": partial(single_file.load_depth_estimator, weights, architecture),
+    }
+
+
+def _in_folders(folders: dict[str, Path], dtype: torch.dtype) -> dict[str, Loader]:
+    kinds: dict[str, Callable[[Path], Any]] = {
+        "unet": partial(_diffusers, UNet2DConditionModel, dtype),
+        "vae": partial(_diffusers, AutoencoderKL, torch.float32),
+        "text_encoder": partial(load_text_model, dtype=dtype),
+        "depth_estimator": _depth_estimator,
+    }
+    return {name: partial(kinds[name], folder) for name, folder in folders.items() if name in kinds}
+
+
+def _diffusers(cls: Any, dtype: torch.dtype, folder: Path) -> Any:
+    try:
+        model = cls.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{folder}: cannot load {cls.__name__}: {reason}") from error
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on CPU and GPU
+
+
+def _depth_estimator(folder: Path) -> Any:
+    model = DPTForDepthEstimation.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    return model.float().eval().requires_grad_(False)
