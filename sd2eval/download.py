@@ -14,6 +14,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
@@ -52,6 +53,7 @@ def fetch(
     progress: bool = True,
     label: str = "",
     patience: Patience | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Path:
     """Download `url` to `target` and return `target`; a right file that is there already costs no request.
 
@@ -63,6 +65,7 @@ def fetch(
         progress: show a bar or lines on stderr.
         label: what the display calls it; else the target's name.
         patience: timeouts and tries.
+        headers: sent with the request, but not to where it is redirected (an authorization is for one host).
 
     Raises:
         InputError: not there, not reachable, not the file wanted, no room, not writable, or another file is
@@ -72,11 +75,11 @@ def fetch(
     _check_url(url)
     if not target.exists():
         if size is not None:
-            need_space(target.parent, size - _kept(target), target.name)
+            need_space(target.parent, size - kept_bytes(target), target.name)
         part = Part(target)
         with part.open(), Meter(label or target.name, show=progress) as meter:
             if not target.exists():  # another process may have finished it just now
-                _Transfer(url, part, size, digest, meter).run(patience or Patience())
+                _Transfer(url, part, size, digest, meter, headers or {}).run(patience or Patience())
                 return target
     fault = fault_of(target, size=size, digest=digest)
     if fault:
@@ -135,9 +138,10 @@ def need_space(folder: Path, count: int, what: str) -> None:
         raise InputError(f"{folder}: {what} needs {need}, but the disk has {have} free")
 
 
-def _kept(target: Path) -> int:
-    part = Part(target).path
-    return part.stat().st_size if part.exists() else 0
+def kept_bytes(target: Path) -> int:
+    """Return how much of a target lies on the disk already, whole or in part."""
+    there = next((path for path in (target, Part(target).path) if path.exists()), None)
+    return there.stat().st_size if there else 0
 
 
 def _check_url(url: str) -> None:
@@ -161,8 +165,17 @@ class _Broken(Exception):  # noqa: N818 - becomes Stopped or InputError
 class _Transfer:
     """The bytes of one address into one part."""
 
-    def __init__(self, url: str, part: Part, size: int | None, digest: str | None, meter: Meter) -> None:
+    def __init__(
+        self,
+        url: str,
+        part: Part,
+        size: int | None,
+        digest: str | None,
+        meter: Meter,
+        headers: Mapping[str, str],
+    ) -> None:
         self.url, self.part, self.size, self.digest, self.meter = url, part, size, digest, meter
+        self.headers = headers
 
     def run(self, patience: Patience) -> None:
         """Ask until all bytes are there, check them and give the file its name."""
@@ -203,6 +216,8 @@ class _Transfer:
         if offset:
             headers |= {"Range": f"bytes={offset}-"} | ({"If-Range": version} if version else {})
         request = urllib.request.Request(self.url, headers=headers)
+        for name, value in self.headers.items():
+            request.add_unredirected_header(name, value)
         try:
             with urllib.request.urlopen(request, timeout=silence) as response:
                 self._receive(response, offset)
