@@ -19,11 +19,13 @@ runners
 price
 sweep
 report
-evaluate plots tables shard reference mini
-sampler features dataset pareto plot_labels
+evaluate plots tables shard reference mini coco
+sampler features dataset pareto plot_labels coco_check
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
-plan provenance interrupt masks noise sheet statistics published download
-config records first_use words meter part
+hub
+hub_errors
+plan provenance interrupt masks noise sheet statistics published download unpack
+config records first_use words meter part digests
 errors cache
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}
