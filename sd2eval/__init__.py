@@ -15,13 +15,21 @@ if not Path(__path__[0], "conf").is_dir():
     __path__.append(str(Path(__path__[0]).parent))
 
 if TYPE_CHECKING:
+    from sd2eval.coco import fetch_coco as fetch_coco
+    from sd2eval.coco import verify_coco as verify_coco
     from sd2eval.report import load_run as load_run
     from sd2eval.report import write_report as write_report
     from sd2eval.sweep import run_sweep as run_sweep
 
-_API = {"load_run": "sd2eval.report", "run_sweep": "sd2eval.sweep", "write_report": "sd2eval.report"}
+_API = {
+    "fetch_coco": "sd2eval.coco",
+    "load_run": "sd2eval.report",
+    "run_sweep": "sd2eval.sweep",
+    "verify_coco": "sd2eval.coco",
+    "write_report": "sd2eval.report",
+}
 
-__all__ = ["__version__", "load_run", "run_sweep", "write_report"]
+__all__ = ["__version__", "fetch_coco", "load_run", "run_sweep", "verify_coco", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

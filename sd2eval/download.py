@@ -6,7 +6,6 @@ server is never glued to the beginning of its former self.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import socket
@@ -22,14 +21,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sd2eval import __version__
+from sd2eval.digests import fault_of, parse_digest
 from sd2eval.errors import InputError, Stopped
 from sd2eval.meter import Meter, format_bytes
 from sd2eval.part import Part
 
 BLOCK = 1 << 20
-HEX_LENGTH = {"md5": 32, "sha1": 40, "sha256": 64}
-SHORTEST_PREFIX = 8
-"""Hexadecimal digits of a SHA-256 in published file names such as `dpt_hybrid-midas-501f0c75.pt`."""
 PASSING = (408, 425, 429)
 """Client errors that go away by themselves; so do all from 500 on."""
 
@@ -73,6 +70,8 @@ def fetch(
         Stopped: the connection broke too often; what came is kept, and the next call goes on from there.
     """
     _check_url(url)
+    if digest:
+        parse_digest(digest)  # a mistake is found before anything is sent
     if not target.exists():
         if size is not None:
             need_space(target.parent, size - kept_bytes(target), target.name)
@@ -85,39 +84,6 @@ def fetch(
     if fault:
         raise InputError(f"{target}: {fault}; move it away to download {url}")
     return target
-
-
-def fault_of(path: Path, *, size: int | None = None, digest: str | None = None) -> str:
-    """Return in words what about a file's size or digest is not as given; empty when all is right.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    algorithm, digits = parse_digest(digest) if digest else ("", "")
-    try:
-        length = path.stat().st_size
-        if size is not None and length != size:
-            return f"has {length} bytes, not {size}"
-        found = file_digest(path, algorithm) if algorithm else ""
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return "" if found.startswith(digits) else f"has {algorithm} {found}, not {digits}"
-
-
-def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Return the digest of a file's bytes in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def parse_digest(digest: str) -> tuple[str, str]:
-    """Return algorithm and lower-case digits of `sha256:HEX`, `sha1:HEX` or `md5:HEX`."""
-    algorithm, _, digits = digest.partition(":")
-    whole = len(digits) == HEX_LENGTH.get(algorithm)
-    prefix = algorithm == "sha256" and SHORTEST_PREFIX <= len(digits) < HEX_LENGTH["sha256"]
-    if not (whole or prefix) or not re.fullmatch("[0-9a-fA-F]+", digits):
-        raise ValueError(f"{digest!r} is not sha256:, sha1: or md5: and hexadecimal digits")
-    return algorithm, digits.lower()
 
 
 def need_space(folder: Path, count: int, what: str) -> None:
@@ -234,8 +200,10 @@ class _Transfer:
     def _refused(self, code: int, reason: str, headers: Message[str, str], offset: int) -> None:
         """Judge an answer that is not the file; return if it says that everything is there already."""
         if code == 416 and offset:
-            if headers.get("Content-Range", "").replace(" ", "") == f"bytes*/{offset}":
+            said = re.fullmatch(r"bytes \*/(\d+)", headers.get("Content-Range", ""))
+            if said and int(said[1]) == offset:
                 return
+            self._agree_on_size(int(said[1]) if said else None)
             self.part.restart(self.url, "")
             raise _Broken("the server has less than was downloaded before")
         answer = f"the server answers {code} ({reason})"
@@ -284,9 +252,12 @@ class _Transfer:
             raise _Broken("the server answered with another part or version than asked for")
         return int(said[2])
 
-    def _agree(self, response: HTTPResponse, total: int | None) -> None:
+    def _agree_on_size(self, total: int | None) -> None:
         if total is not None and self.size is not None and total != self.size:
             raise InputError(f"{self.url}: the server's file has {total} bytes, not {self.size}")
+
+    def _agree(self, response: HTTPResponse, total: int | None) -> None:
+        self._agree_on_size(total)
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise InputError(f"{self.url}: the server sends it compressed although asked not to")
         if total is None and not (response.chunked or self.size or self.digest):

@@ -30,7 +30,7 @@ class Part:
         Raises:
             InputError: the folder cannot be written, or another process holds the file.
         """
-        with self._refuse_unwritable():
+        with writing(self.target):
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._hold()
         with self._file:
@@ -56,7 +56,7 @@ class Part:
 
     def restart(self, url: str, version: str) -> None:
         """Forget the bytes, and note where the next ones come from."""
-        with self._refuse_unwritable():
+        with writing(self.target):
             self._file.truncate(0)
             self._note.write_text(json.dumps({"url": url, "version": version}))
 
@@ -66,12 +66,12 @@ class Part:
         Raises:
             InputError: the disk is full, or the file may not grow.
         """
-        with self._refuse_unwritable():
+        with writing(self.target):
             self._file.write(block)
 
     def publish(self) -> None:
         """Give the file its name, after its bytes have reached the disk."""
-        with self._refuse_unwritable():
+        with writing(self.target):
             os.fsync(self._file.fileno())
             self.path.replace(self.target)
             self._note.unlink(missing_ok=True)
@@ -84,10 +84,14 @@ class Part:
     def _hold(self) -> IO[bytes]:
         while True:
             file = self.path.open("ab", buffering=0)
-            _lock(file, self.target)
+            try:
+                _lock(file.fileno(), self.target)
+            except InputError:
+                file.close()
+                raise
             if self._is_mine(file):
                 return file
-            file.close()  # its former holder finished or deleted it between the two lines
+            file.close()  # its former holder finished or deleted it just before
 
     def _is_mine(self, file: IO[bytes]) -> bool:
         try:
@@ -95,21 +99,43 @@ class Part:
         except FileNotFoundError:
             return False
 
-    @contextmanager
-    def _refuse_unwritable(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"{self.target}: cannot be written ({error.strerror or error})") from error
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into an InputError that names `path` and the reason."""
+    try:
+        yield
+    except OSError as error:
+        other = error.filename and os.fspath(error.filename) != os.fspath(path)
+        reason = f"{error.strerror or error}{f': {error.filename}' if other else ''}"
+        raise InputError(f"{path}: cannot be written ({reason})") from error
 
 
-def _lock(file: IO[bytes], target: Path) -> None:
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make a folder if need be, and hold it for this process until it ends, however it ends.
+
+    Raises:
+        InputError: another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made or read ({error.strerror or error})") from error
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, target: Path) -> None:
     import fcntl
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
-        raise InputError(f"{target}: another process is making it; wait for that one to end") from None
+        raise InputError(f"{target}: another process is writing it; wait for that one to end") from None
     except OSError:  # some network disks know no locks; size and digest still decide
         return

@@ -10,7 +10,8 @@ import sd2eval
 
 
 def test_the_public_names_are_these() -> None:
-    assert dir(sd2eval) == ["__version__", "load_run", "run_sweep", "write_report"]
+    names = ["__version__", "fetch_coco", "load_run", "run_sweep", "verify_coco", "write_report"]
+    assert dir(sd2eval) == names
 
 
 @pytest.mark.parametrize("name", sorted(set(sd2eval.__all__) - {"__version__"}))
@@ -30,6 +31,6 @@ def test_a_name_that_does_not_exist_is_answered_with_those_that_do() -> None:
 def test_verbs_of_the_command_line_are_callable_from_python() -> None:
     from sd2eval.__main__ import VERBS
 
-    functions = {"sweep": sd2eval.run_sweep, "report": sd2eval.write_report}
+    functions = {"sweep": sd2eval.run_sweep, "report": sd2eval.write_report, "data": sd2eval.fetch_coco}
     assert functions.keys() == VERBS.keys()
     assert all(map(callable, functions.values()))
