@@ -7,6 +7,7 @@ from there, and is checked against the SHA-256 that the hub names it by. hugging
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented 
     logging,
 )
 
+from sd2eval.digests import fault_of
 from sd2eval.download import Patience, fetch, kept_bytes, need_space
 from sd2eval.errors import InputError
 from sd2eval.hub_errors import TransportError, one_line, passes
@@ -147,6 +149,11 @@ def in_cache(repository: str, name: str) -> Path | None:
     return max(there, key=lambda path: path.stat().st_mtime, default=None)
 
 
+def cache_root() -> Path:
+    """Return the folder of huggingface_hub's cache."""
+    return Path(constants.HF_HUB_CACHE)
+
+
 def promised_digest(path: Path) -> str | None:
     """Return the SHA-256 under which the hub gave a cached file, or None for a small or foreign file."""
     name = path.resolve().name
@@ -192,7 +199,7 @@ def _blobs(
 def _download(repository: str, blobs: Sequence[_Blob], progress: bool, patience: Patience | None) -> None:
     """Put the blobs that are missing where huggingface_hub's cache keeps them."""
     folder = _repository_folder(repository) / "blobs"
-    missing = [blob for blob in blobs if not _has(repository, blob)]
+    missing = [blob for blob in blobs if not _has(repository, blob) and not _borrow(folder, blob)]
     need = sum(blob.size - kept_bytes(folder / blob.sha256) for blob in missing)
     need_space(folder, need, f"what is missing of {repository}")
     for blob in missing:
@@ -208,6 +215,18 @@ def _download(repository: str, blobs: Sequence[_Blob], progress: bool, patience:
         )
 
 
+def _borrow(folder: Path, blob: _Blob) -> bool:
+    """Link a blob that the cache has under another repository: mirrors hold what was published elsewhere."""
+    for other in cache_root().glob(f"models--*/blobs/{blob.sha256}"):
+        if fault_of(other, size=blob.size, digest=f"sha256:{blob.sha256}"):
+            continue
+        with contextlib.suppress(OSError):  # a disk without hard links: download it
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / blob.sha256).hardlink_to(other.resolve())
+            return True
+    return False
+
+
 def _has(repository: str, blob: _Blob) -> bool:
     if (_repository_folder(repository) / "blobs" / blob.sha256).exists():
         return True
@@ -216,7 +235,7 @@ def _has(repository: str, blob: _Blob) -> bool:
 
 
 def _repository_folder(repository: str) -> Path:
-    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    return cache_root() / repo_folder_name(repo_id=repository, repo_type="model")
 
 
 def _authorization() -> dict[str, str]:

@@ -26,7 +26,7 @@ class Published:
 
     name: str
     kind: str
-    """`checkpoint`, `depth` (estimator), `extractor` or `backbone` (of a metric)."""
+    """`checkpoint`, `depth` (estimator) or `extractor`."""
     version: str | None
     """Of Stable Diffusion: `1.5`, `2.0`, `2.1`."""
     describes: str
@@ -53,11 +53,13 @@ class Published:
     """Parameters x 4 bytes; not the exact size."""
     study: str | None
     """The experiment that needs it."""
+    use: str | None
+    """What the command line says to use it; `{path}` and `{folder}` are where it lies."""
 
     @property
-    def where(self) -> str:
-        """Where it can be had, in words."""
-        return self.url or f"{self.repository} on the hub"
+    def origin(self) -> str:
+        """Hub id or address where it can be had; what its first-use digest is recorded under."""
+        return self.repository or self.url or ""
 
 
 @cache
@@ -160,4 +162,5 @@ def _entry(row: dict[str, str | None], table: Path) -> Published:
         url=text("url"),
         about_bytes=number("about_bytes"),
         study=text("study"),
+        use=text("use"),
     )
