@@ -50,7 +50,11 @@ def recorded() -> list[FirstUse]:
             raise ValueError("a value is no text")
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot be read ({error.strerror}); set SD2EVAL_CACHE to a folder of yours"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{file}: not a readable record of first-use digests ({error}); "
             "repair it, or move it away to begin a new one"
