@@ -85,9 +85,13 @@ def test_a_record_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch:
 
 
 def test_processes_at_once_lose_nothing() -> None:
-    code = "from sd2eval.first_use import remember\nfor n in range(40): remember(f'{n}-{__import__('os').getpid()}', "
-    command = [sys.executable, "-c", code + "'a' * 64, 'owner/weights')"]
-    children = [subprocess.Popen(command) for _ in range(3)]
+    code = """
+import sys
+from sd2eval.first_use import remember
+for number in range(40):
+    remember(f"{sys.argv[1]}-{number}", "a" * 64, "owner/weights")
+"""
+    children = [subprocess.Popen([sys.executable, "-c", code, str(child)]) for child in range(3)]
     assert [child.wait() for child in children] == [0, 0, 0]
     assert len(recorded()) == 120
     assert json.loads(record_file().read_text())["schema_version"] == 1
