@@ -171,7 +171,10 @@ def show(root: str | Path, condition: Condition) -> None:
 
 
 def _from(url: str, archive: Archive) -> Archive:
-    return replace(archive, url=url) if url else archive
+    if not url:
+        return archive
+    download.check_url(url)
+    return replace(archive, url=url)
 
 
 def _refuse(root: Path, faults: Sequence[Fault]) -> None:

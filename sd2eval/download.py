@@ -69,7 +69,7 @@ def fetch(
             at `target`; one line that says which.
         Stopped: the connection broke too often; what came is kept, and the next call goes on from there.
     """
-    _check_url(url)
+    check_url(url)
     if digest:
         parse_digest(digest)  # a mistake is found before anything is sent
     if not target.exists():
@@ -110,7 +110,12 @@ def kept_bytes(target: Path) -> int:
     return there.stat().st_size if there else 0
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Refuse what is no http or https address.
+
+    Raises:
+        InputError: it is not.
+    """
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -19,8 +19,8 @@ class Part:
     def __init__(self, target: Path) -> None:
         """Belong to `target`; nothing is touched before `open`."""
         self.target = target
-        self.path = target.with_name(f".{target.name}.part")
-        self._note = target.with_name(f".{target.name}.part.json")
+        self.path = target.with_name(f".{target.name.lstrip('.')}.part")
+        self._note = self.path.with_name(f"{self.path.name}.json")
         self._file: IO[bytes]
 
     @contextmanager
