@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+import pytest
+from huggingface_hub import constants
+
 TOKEN = "Bearer hf_loopback"
 
 
@@ -72,6 +75,13 @@ class Hub:
             self.large.add(content)
         return hashlib.sha256(content).hexdigest()
 
+    def commit(self, repository: str) -> str:
+        """Return the commit of a repository, which is another one whenever a file changes."""
+        files = sorted(
+            (name, hashlib.sha1(content).hexdigest()) for name, content in self.files[repository].items()
+        )
+        return hashlib.sha1(repr(files).encode()).hexdigest()
+
     def bodies(self) -> list[Request]:
         """Return the requests for contents of large files."""
         return [
@@ -95,6 +105,20 @@ def serve() -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def connect(server: Hub, cache: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub in this process ask a server, with a cache of its own and no token.
+
+    As HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE do, which are read when it is imported.
+    """
+    patch.setattr(constants, "ENDPOINT", server.endpoint)
+    template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
+    patch.delenv("HF_TOKEN", raising=False)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -133,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(401, {"X-Error-Code": "RepoNotFound"})
         elif repository in self.hub.faults.gated and self.headers.get("Authorization") != TOKEN:
             self._send(401, {"X-Error-Code": "GatedRepo"})
-        elif revision not in (None, "main", COMMIT):
+        elif revision not in (None, "main", self.hub.commit(repository)):
             self._send(404, {"X-Error-Code": "RevisionNotFound"})
         else:
             return False
@@ -150,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, body=json.dumps(tree).encode())
             return
         siblings = [{"rfilename": name} | self._facts(content, "blobId", "sha256") for name, content in files]
-        info = {"id": repository, "sha": COMMIT, "siblings": siblings}
+        info = {"id": repository, "sha": self.hub.commit(repository), "siblings": siblings}
         self._send(200, body=json.dumps(info).encode())
 
     def _facts(self, content: bytes, blob: str, digest: str) -> dict[str, object]:
@@ -164,19 +188,19 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused(repository, revision):
             return
         content = self.hub.files[repository].get(name)
+        commit = {"X-Repo-Commit": self.hub.commit(repository)}
         if content is None:
-            self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            self._send(404, commit | {"X-Error-Code": "EntryNotFound"})
         elif content in self.hub.large:
             sha256 = hashlib.sha256(content).hexdigest()
-            headers = {
-                "X-Repo-Commit": COMMIT,
+            headers = commit | {
                 "X-Linked-ETag": f'"{sha256}"',
                 "X-Linked-Size": str(len(content)),
                 "Location": f"http://localhost:{self.hub.port}/lfs/{sha256}",
             }
             self._send(302, headers)
         else:
-            self._send(200, {"X-Repo-Commit": COMMIT, "ETag": f'"{_git_digest(content)}"'}, content)
+            self._send(200, commit | {"ETag": f'"{_git_digest(content)}"'}, content)
 
     def _send_content(self, sha256: str) -> None:
         content = next(item for item in self.hub.large if hashlib.sha256(item).hexdigest() == sha256)

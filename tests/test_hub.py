@@ -14,7 +14,7 @@ from huggingface_hub import constants, get_hf_file_metadata
 from sd2eval import hub
 from sd2eval.download import Patience
 from sd2eval.errors import InputError, Stopped
-from tests.hub_server import COMMIT, TOKEN, Hub, serve
+from tests.hub_server import TOKEN, Hub, connect, serve
 
 REPOSITORY = "owner/weights"
 CONTENT = random.Random(0).randbytes(300_000)
@@ -28,19 +28,9 @@ def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub with one large file, and an empty cache that asks it."""
     with serve() as server:
         server.put(REPOSITORY, "model.ckpt", CONTENT)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        at(server, monkeypatch)
+        connect(server, tmp_path / "hub", monkeypatch)
         monkeypatch.setattr(hub, "PAUSES", (0.01, 0.01))
         yield server
-
-
-def at(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-    template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def refusal(repository: str = REPOSITORY, name: str = "model.ckpt", revision: str | None = None) -> str:
@@ -142,10 +132,12 @@ def test_offline_the_cache_is_enough_and_what_it_lacks_is_said(
     assert loopback.log == []
 
 
-def test_without_a_network_the_cache_is_enough(loopback: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_cache_is_enough(
+    loopback: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = fetch(REPOSITORY, "model.ckpt")
     with serve() as gone:
-        at(gone, monkeypatch)
+        connect(gone, tmp_path / "hub", monkeypatch)
     assert fetch(REPOSITORY, "model.ckpt") == path
     assert "cannot be reached" in refusal("owner/other")
 
@@ -224,6 +216,6 @@ def test_a_snapshot_offline_comes_from_the_cache(loopback: Hub, monkeypatch: pyt
 
 
 def test_a_revision_is_found_in_the_cache_without_main(loopback: Hub) -> None:
-    path = fetch(REPOSITORY, "model.ckpt", COMMIT)
+    path = fetch(REPOSITORY, "model.ckpt", loopback.commit(REPOSITORY))
     assert hub.in_cache(REPOSITORY, "model.ckpt") == path
     assert hub.in_cache(REPOSITORY, "other.ckpt") is None
