@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -94,9 +95,10 @@ def test_a_hub_that_keeps_failing_is_a_stop_that_can_be_resumed(loopback: Hub) -
         fetch(REPOSITORY, "model.ckpt")
 
 
-def test_what_is_not_there_is_said(loopback: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_there_is_said(loopback: Hub) -> None:
     assert "owner/weights on http://127.0.0.1" in (line := refusal(name="other.ckpt"))
     assert "has no other.ckpt" in line
+    assert len(loopback.log) == 1  # asking again would not help
     assert "no revision 'v9'" in refusal(revision="v9")
     assert "owner/nothing is not on" in refusal("owner/nothing")
     assert "is neither on this machine nor a hub id" in refusal("no such/folder/here")
@@ -155,15 +157,35 @@ def test_a_silent_hub_is_given_up(loopback: Hub, monkeypatch: pytest.MonkeyPatch
     assert "timed out" in refusal()
 
 
+class Vast(bytes):
+    """A content that says to be longer than it is; nothing of it is ever sent."""
+
+    length = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def vast(seed: bytes, length: int) -> Vast:
+    content = Vast(seed)
+    content.length = length
+    return content
+
+
 def test_a_file_that_does_not_fit_is_refused_before_the_first_byte(loopback: Hub) -> None:
-    class Vast(bytes):
-        """A petabyte, of which nothing is ever sent."""
-
-        def __len__(self) -> int:
-            return 10**15
-
-    loopback.put(REPOSITORY, "vast.ckpt", Vast(b"x"))
+    loopback.put(REPOSITORY, "vast.ckpt", vast(b"a", 10**15))
     assert "needs 1000.0 TB, but the disk has" in refusal(name="vast.ckpt")
+    assert loopback.bodies() == []
+
+
+def test_files_that_do_not_fit_together_are_refused_before_the_first_byte(
+    loopback: Hub, tmp_path: Path
+) -> None:
+    most = shutil.disk_usage(tmp_path).free * 2 // 3
+    for name in ("a", "b"):
+        loopback.put(REPOSITORY, f"unet/{name}.ckpt", vast(name.encode(), most))
+    with pytest.raises(InputError, match="what is missing of owner/weights needs"):
+        hub.snapshot(REPOSITORY, None, ["unet/*"], progress=False)
     assert loopback.bodies() == []
 
 
