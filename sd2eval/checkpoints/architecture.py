@@ -31,7 +31,7 @@ def load_architecture(name: str) -> Architecture:
     """Return a bundled architecture by name, or that of a folder or a yaml file.
 
     Args:
-        name: `sd2-base` and the like; a folder with `unet.json`, `vae.json`, `text_encoder.json` and, for depth,
+        name: `sd2-base` and the like; a folder with `unet.json`, `vae.json`, `text_encoder.json` and (depth)
             `depth_estimator.json`; or a yaml of the original code (`v2-inference.yaml`), which says nothing
             about the text encoder: SD2's or v1's is taken.
 
@@ -80,13 +80,12 @@ def from_original(file: Path) -> Architecture:
         unet = params["unet_config"]["params"]
         first_stage = params["first_stage_config"]["params"]["ddconfig"]
         old_text = "FrozenCLIPEmbedder" in params["cond_stage_config"]["target"]
+        midas = params.get("depth_stage_config", {}).get("target", "").endswith("MiDaSInference")
         return Architecture(
             unet=_unet(unet),
             vae=_vae(first_stage, params["scale_factor"]),
             text_encoder=load_architecture("sd1-5" if old_text else "sd2-base").text_encoder,
-            depth_estimator=load_architecture("sd2-depth").depth_estimator
-            if "depth_stage_config" in params
-            else None,
+            depth_estimator=load_architecture("sd2-depth").depth_estimator if midas else None,
         )
     except (KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

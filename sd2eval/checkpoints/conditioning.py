@@ -44,7 +44,7 @@ Adapter = Callable[[NDArray[np.uint8], Sequence[int], int], Conditioning]
 
 
 def network_batch(size: int) -> int:
-    """Return how many images of `size` pixels go through an image network at once: 16 of 64, fewer larger ones."""
+    """Return how many images of `size` pixels go through a network at once: 16 of 64, fewer of larger."""
     return max(1, 16 * 64**2 // size**2)
 
 

@@ -13,7 +13,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import DPTForDepthEstimation
 
 from sd2eval.checkpoints import single_file
-from sd2eval.checkpoints.architecture import load_architecture
+from sd2eval.checkpoints.architecture import Architecture, load_architecture
+from sd2eval.checkpoints.lora import merge_lora
 from sd2eval.checkpoints.sources import Sources
 from sd2eval.checkpoints.text import TextEncoder, load_text_model, text_encoder
 from sd2eval.checkpoints.weights_file import WeightsFile
@@ -35,43 +36,56 @@ class Networks:
     """None unless the checkpoint is conditioned on depth."""
 
 
-def load_networks(definition: CheckpointConfig, sources: Sources, dtype: torch.dtype) -> Networks:
+def load_networks(
+    definition: CheckpointConfig,
+    sources: Sources,
+    dtype: torch.dtype,
+    architecture: Architecture | None = None,
+) -> Networks:
     """Load the networks of a checkpoint.
 
     Args:
         definition: what they must be.
         sources: where they are.
         dtype: of UNet and text encoder; autoencoder and depth estimator are float32.
+        architecture: of a single file; None for the one that the definition names.
 
     Raises:
         InputError: a file is damaged, or is not what the definition says.
     """
-    load: dict[str, Loader] = _in_file(definition, sources.file, dtype) if sources.file else {}
-    load |= _in_folders(sources.folders, dtype)
+    lora = sources.others.get("lora")
+    loaded = torch.float32 if lora else dtype  # a LoRA is added before anything is rounded
+    load = _in_folders(sources.folders, loaded)
+    if sources.file:
+        load = _in_file(definition, sources.file, loaded, architecture) | load
     unet, vae, text = load["unet"](), load["vae"](), load["text_encoder"]()
-    depth = load["depth_estimator"]() if definition.conditioning == "depth" else None
-    if "lora" in sources.others:
-        from sd2eval.checkpoints.lora import merge_lora
-
-        merge_lora(sources.others["lora"], unet, text, definition.lora_scale)
+    depth = load["depth_estimator"]() if "depth_estimator" in load else None
+    if lora:
+        merge_lora(lora, unet, text, definition.lora_scale)
+        unet.to(dtype)
+        text.to(dtype)
     return Networks(unet, vae, text_encoder(text, sources.folders.get("tokenizer"), definition.text), depth)
 
 
-def _in_file(definition: CheckpointConfig, file: Path, dtype: torch.dtype) -> dict[str, Loader]:
+def _in_file(
+    definition: CheckpointConfig, file: Path, dtype: torch.dtype, architecture: Architecture | None
+) -> dict[str, Loader]:
     weights = WeightsFile(file)
     single_file.check_contents(weights, definition)
-    if definition.architecture is None:
+    if architecture is None and definition.architecture is None:
         raise InputError(
             f"checkpoint.architecture: '{definition.name}' comes from a single file; start from its "
             "published relative: checkpoint=512-base-ema checkpoint.source=FILE checkpoint.name=mine"
         )
-    architecture = load_architecture(definition.architecture)
-    return {
+    architecture = architecture or load_architecture(definition.architecture or "")
+    loaders: dict[str, Loader] = {
         "unet": partial(single_file.load_unet, weights, architecture, dtype),
         "vae": partial(single_file.load_vae, weights, architecture, torch.float32),
         "text_encoder": partial(single_file.load_text_model, weights, architecture, definition.text, dtype),
-        "depth_estimator": partial(single_file.load_depth_estimator, weights, architecture),
     }
+    if definition.conditioning == "depth" and architecture.depth_estimator is not None:
+        loaders["depth_estimator"] = partial(single_file.load_depth_estimator, weights, architecture)
+    return loaders
 
 
 def _in_folders(folders: dict[str, Path], dtype: torch.dtype) -> dict[str, Loader]:

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, DPTConfig, DPTForDepthEstimation
 
-from sd2eval.checkpoints import layout
+from sd2eval.checkpoints import layout, midas
 from sd2eval.checkpoints.architecture import Architecture
 from sd2eval.checkpoints.layout import Names
 from sd2eval.checkpoints.weights_file import WeightsFile
@@ -139,8 +139,6 @@ def load_depth_estimator(weights: WeightsFile, architecture: Architecture) -> An
             f"{weights.path}: holds no depth estimator; name one: "
             "+checkpoint.components.depth_estimator=FOLDER (transformers' DPT hybrid)"
         )
-    from sd2eval.checkpoints import midas
-
     state = {name.removeprefix(layout.DEPTH): tensor.float().clone() for name, tensor in weights.read(names)}
     return _transformers(DPTForDepthEstimation, config, midas.depth_state(state, config), torch.float32)
 

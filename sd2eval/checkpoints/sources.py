@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 import sd2eval
+from sd2eval import hub
 from sd2eval.checkpoints.architecture import BUNDLED
 from sd2eval.config import CheckpointConfig
+from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
 
 PACKAGE_PREFIX = "package:"
@@ -36,6 +36,8 @@ class Sources:
     """Components in diffusers layout: all of them, or those that replace parts of the single file."""
     others: dict[str, Path] = field(default_factory=dict)
     """What else the numbers depend on: `lora`, and an `architecture` that did not come with the package."""
+    prediction_type: str | None = None
+    """What the scheduler in a diffusers folder says, if there is one."""
 
 
 def local_path(text: str) -> Path | None:
@@ -66,16 +68,15 @@ def resolve(definition: CheckpointConfig) -> Sources:
         if root.suffix not in FILE_SUFFIXES:
             raise InputError(f"{root}: a checkpoint in one file ends in {' or '.join(FILE_SUFFIXES)}")
         return Sources(root, _replaced(definition), others)
-    return Sources(None, _folders(definition, root), others)
+    return Sources(None, _folders(definition, root), others, _scheduled(root))
 
 
 def _fetched(definition: CheckpointConfig) -> Path:
     if definition.file:
-        return _fetch_file(definition)
-    return _fetch(
-        definition,
-        [name for name in COMPONENTS[definition.conditioning] if name not in definition.components],
-    )
+        return hub.file(definition.source, definition.file, definition.revision)
+    wanted = [name for name in COMPONENTS[definition.conditioning] if name not in definition.components]
+    patterns = [f"{name}/*{suffix}" for name in (*wanted, "scheduler") for suffix in WEIGHT_SUFFIXES]
+    return hub.snapshot(definition.source, definition.revision, patterns, ["*.fp16.*", "*non_ema*"])
 
 
 def _refuse_path(definition: CheckpointConfig) -> None:
@@ -125,6 +126,16 @@ def _folders(definition: CheckpointConfig, root: Path) -> dict[str, Path]:
     return folders
 
 
+def _scheduled(root: Path) -> str | None:
+    file = root / "scheduler" / "scheduler_config.json"
+    if not file.exists():
+        return None
+    try:
+        return str(json.loads(file.read_text()).get("prediction_type", "epsilon"))  # diffusers' default
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{file}: is no scheduler config ({error})") from error
+
+
 def digest(sources: Sources) -> str:
     """Return the SHA-256 that names a checkpoint: of its single file, or over everything that is loaded.
 
@@ -147,12 +158,6 @@ def digest(sources: Sources) -> str:
     return total.hexdigest()
 
 
-def file_digest(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _inside(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
 
@@ -161,31 +166,3 @@ def _weight_files(folder: Path) -> list[Path]:
     """Only what is loaded: half-precision copies and pickles beside the safetensors do not count."""
     files = (file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     return sorted(file for file in files if ".fp16." not in file.name)
-
-
-def _fetch(definition: CheckpointConfig, components: list[str]) -> Path:
-    patterns = [f"{name}/*{suffix}" for name in components for suffix in WEIGHT_SUFFIXES]
-    try:
-        folder = snapshot_download(
-            definition.source,
-            revision=definition.revision,
-            allow_patterns=patterns,
-            ignore_patterns=["*.fp16.*", "*non_ema*"],
-        )
-    except HFValidationError as error:
-        raise InputError(
-            f"checkpoint '{definition.name}': source '{definition.source}' is neither a folder on this "
-            "machine nor a hub id (owner/name)"
-        ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"checkpoint '{definition.name}': cannot fetch '{definition.source}' from the hub ({reason}); "
-            "set checkpoint.source to a folder in diffusers layout"
-        ) from error
-    return Path(folder)
-
-
-def _fetch_file(definition: CheckpointConfig) -> Path:
-    assert definition.file is not None
-    return Path(hf_hub_download(definition.source, definition.file, revision=definition.revision))
