@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sd2eval.energy import split
-from sd2eval.metrics import METRICS, Metric, Reference, evaluate
+from sd2eval.errors import InputError
+from sd2eval.metrics import Metric, Reference, applicable, evaluate
 from sd2eval.plan import Cell, cells, remaining
 from sd2eval.records import EmissionRow, EnergyReading, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
@@ -20,10 +21,8 @@ from sd2eval.store import RunFolder
 class _CheckpointData:
     """All shards of one checkpoint, in prompt order."""
 
-    distance: NDArray[np.float32]
-    """[n, scales, d]"""
-    score: NDArray[np.float32]
-    """[n, scales, e]"""
+    arrays: dict[str, NDArray[np.float32]]
+    """[n, scales, ...] by the name that `Metric.array` gives."""
     valid: NDArray[np.bool_]
     """[n, scales]"""
 
@@ -36,6 +35,11 @@ def checkpoint_names(info: RunInfo) -> list[str]:
 def planned_cells(info: RunInfo) -> list[Cell]:
     """Return all cells of a run."""
     return cells(checkpoint_names(info), info.config["guidance_scales"])
+
+
+def planned_metrics(info: RunInfo, checkpoint: str) -> list[Metric]:
+    """Return the protocol's metrics that a checkpoint's cells have."""
+    return applicable(info.config["protocol"]["metrics"], info.config["checkpoint_definitions"][checkpoint])
 
 
 def complete(store: RunFolder, info: RunInfo, checkpoint: str) -> bool:
@@ -70,16 +74,15 @@ def _cell_scores(
     groups: NDArray[np.int64],
 ) -> Iterator[Score]:
     valid = data.valid[:, column]
-    for name in info.config["protocol"]["metrics"]:
-        metric: Metric = METRICS[name]
-        features = getattr(data, metric.extractor_role)[valid, column]
-        other = against[metric.extractor_role]
-        paired = other[valid] if metric.extractor_role == "score" else other
+    for metric in planned_metrics(info, cell.checkpoint):
+        features = data.arrays[metric.array][valid, column]
+        other: Any = against.get(metric.array)
+        paired = other[valid] if metric.kind == "score" else other
         value, stderr, n = evaluate(metric, features, paired, groups[valid])
         yield Score(
             checkpoint=cell.checkpoint,
             guidance_scale=cell.guidance_scale,
-            metric=name,
+            metric=metric.name,
             value=value,
             stderr=stderr,
             n=n,
@@ -90,19 +93,20 @@ def _cell_scores(
 
 
 def _load(store: RunFolder, info: RunInfo, checkpoint: str) -> _CheckpointData:
-    scales = info.config["guidance_scales"]
-    parts: list[_CheckpointData] = []
+    names = {metric.array for metric in planned_metrics(info, checkpoint)}
+    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    valid: list[bool] = []
     for block in store.blocks(checkpoint):
         arrays, manifest = store.read_shard(checkpoint, block)
-        valid = np.array([not image["invalid"] for image in manifest["images"]])
-        parts.append(
-            _CheckpointData(arrays["distance"], arrays["score"], valid.reshape(len(block), len(scales)))
-        )
-    return _CheckpointData(
-        np.concatenate([part.distance for part in parts]),
-        np.concatenate([part.score for part in parts]),
-        np.concatenate([part.valid for part in parts]),
-    )
+        if not names <= arrays.keys():
+            missing = ", ".join(sorted(names - arrays.keys()))
+            folder = f"{store.path}/shards/{checkpoint}/{block.key}"
+            raise InputError(f"{folder}: has no {missing}; delete the folder and run the sweep again")
+        for name in names:
+            parts[name].append(arrays[name])
+        valid += [not image["invalid"] for image in manifest["images"]]
+    whole = {name: np.concatenate(chunks) for name, chunks in parts.items()}
+    return _CheckpointData(whole, np.reshape(valid, (-1, len(info.config["guidance_scales"]))))
 
 
 def image_records(store: RunFolder, info: RunInfo) -> Iterator[ImageRecord]:

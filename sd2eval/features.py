@@ -53,8 +53,19 @@ def load_extractor(config: ExtractorConfig, device: torch.device) -> Extractor:
     """
     if config.kind not in KINDS:
         raise InputError(f"extractor kind '{config.kind}' is unknown; allowed: {', '.join(KINDS)}")
-    try:
+    with loading(config):
         return KINDS[config.kind](config, device)
+
+
+@contextmanager
+def loading(config: ExtractorConfig) -> Iterator[None]:
+    """Turn what goes wrong while an extractor's weights are read into one line.
+
+    Raises:
+        InputError: names the extractor, the reason, and where to put a local copy.
+    """
+    try:
+        yield
     except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())[:300]
         raise InputError(
@@ -65,13 +76,13 @@ def load_extractor(config: ExtractorConfig, device: torch.device) -> Extractor:
 def _mini_classifier(config: ExtractorConfig, device: torch.device) -> Extractor:
     from sd2eval.mini.classifier import load_classifier
 
-    model = load_classifier(_folder(config)).to(device)
+    model = load_classifier(local_source(config)).to(device)
     images = _in_batches(lambda batch: model.features(to_signed(batch).to(device)), config.batch_size)
     return Extractor(config.name, state_digest(model), images)
 
 
 def _mini_clip(config: ExtractorConfig, device: torch.device) -> Extractor:
-    folder = _folder(config)
+    folder = local_source(config)
     settings = json.loads((folder / "config.json").read_text())
     preprocess = settings.pop("preprocess")
     model = open_clip.model.CLIP(**settings)
@@ -91,7 +102,7 @@ def _open_clip(config: ExtractorConfig, device: torch.device) -> Extractor:
     if config.model is None:
         raise InputError(f"extractor '{config.name}': `model` names no OpenCLIP architecture")
     model, _, transform = open_clip.create_model_and_transforms(
-        config.model, pretrained=str(_folder(config)) if config.source else config.pretrained
+        config.model, pretrained=str(local_source(config)) if config.source else config.pretrained
     )
 
     def prepare(batch: Images) -> torch.Tensor:
@@ -126,7 +137,7 @@ def _clip(
 def _inception(config: ExtractorConfig, device: torch.device) -> Extractor:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    weights = str(_folder(config)) if config.source else None
+    weights = str(local_source(config)) if config.source else None
     if weights:
         # torch-fidelity would run code from a pickle; this raises where there is more than tensors in it.
         torch.load(weights, weights_only=True)
@@ -150,7 +161,12 @@ KINDS: dict[str, Callable[[ExtractorConfig, torch.device], Extractor]] = {
 }
 
 
-def _folder(config: ExtractorConfig) -> Path:
+def local_source(config: ExtractorConfig) -> Path:
+    """Return the folder or file that an extractor's `source` names.
+
+    Raises:
+        InputError: it is not on this machine.
+    """
     path = local_path(config.source or "")
     if not config.source or path is None:
         raise InputError(f"extractor '{config.name}': source '{config.source}' is not on this machine")
@@ -170,7 +186,7 @@ def state_digest(model: torch.nn.Module) -> str:
 def _in_batches(encode: Callable[[Any], torch.Tensor], size: int) -> Callable[[Any], Features]:
     @torch.inference_mode()
     def run(items: Any) -> Features:
-        with _exact_float32():
+        with exact_float32():
             chunks = [encode(items[start : start + size]) for start in range(0, len(items), size)]
             return torch.cat(chunks).float().cpu().numpy()
 
@@ -178,7 +194,7 @@ def _in_batches(encode: Callable[[Any], torch.Tensor], size: int) -> Callable[[A
 
 
 @contextmanager
-def _exact_float32() -> Iterator[None]:
+def exact_float32() -> Iterator[None]:
     """Switch TF32 off, whatever the caller set for sampling."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

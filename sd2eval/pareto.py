@@ -75,7 +75,7 @@ def roles(results: pd.DataFrame) -> dict[Kind, Metric]:
     present = set(results["metric"])
     chosen: dict[Kind, Metric] = {}
     for metric in METRICS.values():
-        if metric.name in present:
+        if metric.name in present and metric.kind in ROLES:
             chosen.setdefault(metric.kind, metric)
     return chosen
 

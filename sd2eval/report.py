@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from sd2eval import evaluate, plots, tables
+from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
 from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
@@ -79,7 +80,7 @@ def write_report(path: str | Path, scores: Sequence[Score] | None = None) -> lis
         ),
         store.write_text("emissions.csv", rows.to_csv(index=False)),
     ]
-    if not results.empty:
+    if _has_figure(results):
         figure = plots.pareto_figure(
             results,
             published=plots.published_curves(),
@@ -92,6 +93,11 @@ def write_report(path: str | Path, scores: Sequence[Score] | None = None) -> lis
     return [store.write_text("results.csv", results.to_csv(index=False)), *written]
 
 
+def _has_figure(results: pd.DataFrame) -> bool:
+    """Whether there is something to draw: a distance and a score, which a protocol need not have."""
+    return {"distance", "score"} <= roles(results).keys()
+
+
 def show(run: Run) -> None:
     """Print the table of a run and where everything is."""
     console = Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
@@ -101,11 +107,15 @@ def show(run: Run) -> None:
         console.print("no cell is complete yet")
     else:
         console.print(tables.terminal_table(run.results, kwh_by_cell(emissions), title=_title(run.info)))
+        for table in tables.paired_terminal_tables(run.results):
+            console.print("", table)
     planned, scored = len(evaluate.planned_cells(run.info)), run.results.groupby(CELL).ngroups
     if scored < planned:
         console.print(f"{scored} of {planned} cells are complete; run the sweep again to continue")
     _warn(console, list(evaluate.image_records(store, run.info)))
     console.print(f"energy: {energy_note(emissions)}")
+    if not (run.results.empty or _has_figure(run.results)):
+        console.print("no figure: it takes a distance and a score among protocol.metrics")
     for name in ("results.csv", "emissions.csv", "pareto.png", "pareto.svg", "sheets", "images"):
         if store.has(name):
             console.print(f"  {run.path / name}", highlight=False, soft_wrap=True)

@@ -49,9 +49,31 @@ class Pixels:
     """[N, S]"""
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a checkpoint is shown of the captions' own images."""
+
+    squares: Images | None
+    """uint8 [N, R, R, 3] at the checkpoint's resolution; None where it sees only the text."""
+    conditioning: Conditioning
+
+
+def given(checkpoint: Checkpoint, dataset: Dataset, prompts: Sequence[Prompt], seed: int) -> Given:
+    """Read the captions' own images and make of them what the checkpoint is conditioned on.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    if checkpoint.adapter is None:
+        return Given(None, Conditioning())
+    size = checkpoint.definition.resolution
+    squares = np.stack([images.square(images.load_rgb(dataset.image(prompt)), size) for prompt in prompts])
+    return Given(squares, checkpoint.adapter(squares, [prompt.caption_id for prompt in prompts], seed))
+
+
 def sample_latents(
     checkpoint: Checkpoint,
-    dataset: Dataset,
+    conditioning: Conditioning,
     prompts: Sequence[Prompt],
     settings: Settings,
     on_batch: Callable[[int], None],
@@ -70,7 +92,7 @@ def sample_latents(
         noise=noise.normal(seed, captions, "latent", shape).to(device),
         cond=cond,
         uncond=checkpoint.uncond(),
-        conditioning=_conditioning(checkpoint, dataset, prompts, seed),
+        conditioning=conditioning,
         step_noise=lambda step: noise.normal(seed, captions, f"eta/{step}", shape).to(device),
     )
     latents = sample(
@@ -85,16 +107,6 @@ def sample_latents(
         on_step=on_step,
     )
     return latents, truncated
-
-
-def _conditioning(
-    checkpoint: Checkpoint, dataset: Dataset, prompts: Sequence[Prompt], seed: int
-) -> Conditioning:
-    if checkpoint.adapter is None:
-        return Conditioning()
-    size = checkpoint.definition.resolution
-    squares = [images.square(images.load_rgb(dataset.image(prompt)), size) for prompt in prompts]
-    return checkpoint.adapter(np.stack(squares), [prompt.caption_id for prompt in prompts], seed)
 
 
 def decode(checkpoint: Checkpoint, latents: torch.Tensor, protocol: ProtocolConfig) -> Pixels:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sd2eval import checkpoints, evaluate, images, provenance, report, shard
+from sd2eval import checkpoints, evaluate, images, paired, provenance, report, shard
 from sd2eval.checkpoints import Checkpoint, sources
 from sd2eval.config import (
     CheckpointConfig,
@@ -29,7 +29,7 @@ from sd2eval.dataset import Dataset, load_dataset
 from sd2eval.devices import device_name, keep_freed_memory, resolve_device, resolve_dtype
 from sd2eval.energy import EnergyMeter
 from sd2eval.errors import InputError
-from sd2eval.features import Extractor, load_extractor
+from sd2eval.extractors import Extractors, load_extractors, paired_metrics
 from sd2eval.interrupt import Interrupt
 from sd2eval.plan import Block, remaining
 from sd2eval.progress import Progress
@@ -80,14 +80,6 @@ class Job:
         self.progress.energy(self.meter.total_kwh, self.meter.total_kg_co2, self.meter.method)
 
 
-@dataclass(frozen=True)
-class Extractors:
-    """The protocol's two networks."""
-
-    distance: Extractor
-    score: Extractor
-
-
 def run_sweep(*overrides: str) -> report.Run:
     """Run a sweep from Python: `run_sweep("experiment=smoke", "prompts.n=8")`.
 
@@ -135,10 +127,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
 
 def _run(job: Job, fields: dict[str, Any]) -> None:
     with job.spend("setup"):
-        extractors = Extractors(
-            load_extractor(job.config.protocol.distance, job.device),
-            load_extractor(job.config.protocol.score, job.device),
-        )
+        extractors = load_extractors(job.config.protocol, job.definitions, job.device)
         digests = input_digests(job, extractors)
         _begin(job, fields, digests)
     with job.spend("reference"):
@@ -180,13 +169,12 @@ def input_digests(job: Job, extractors: Extractors) -> dict[str, str]:
         for definition in job.definitions
     }
     digests["data/captions"] = job.dataset.captions_digest
-    digests["extractor/distance"] = extractors.distance.digest
-    digests["extractor/score"] = extractors.score.digest
+    digests |= extractors.digests
     digests["reference"] = reference_digest(job.dataset.reference, job.config.protocol, extractors.distance)
+    # Not the perceptual network's weights: it is loaded for some checkpoints only, and its name pins them.
+    own = ("data/captions", "extractor/distance", "extractor/score", "reference")
     protocol = identity_fields(job.config.protocol)
-    digests["protocol"] = digest(
-        protocol | {name: digests[name] for name in digests if "weights" not in name}
-    )
+    digests["protocol"] = digest(protocol | {name: digests[name] for name in own})
     return digests
 
 
@@ -218,14 +206,20 @@ def _shard(job: Job, checkpoint: Checkpoint, block: Block, extractors: Extractor
     before = len(job.meter.readings)
     with job.meter.task("sample"):
         settings = shard.Settings(scales, config.sampler, config.seed, batch_size(config))
+        given = shard.given(checkpoint, job.dataset, prompts, config.seed)
         latents, truncated = shard.sample_latents(
-            checkpoint, job.dataset, prompts, settings, job.progress.advance, job.interrupt.check
+            checkpoint, given.conditioning, prompts, settings, job.progress.advance, job.interrupt.check
         )
     with job.meter.task("decode"):
         pixels = shard.decode(checkpoint, latents, config.protocol)
     job.interrupt.check()
     with job.meter.task("features"):
         arrays = {role: shard.extract(pixels, getattr(extractors, role)) for role in ("distance", "score")}
+        if given.squares is not None:
+            captions = [prompt.caption_id for prompt in prompts]
+            shown = paired.shown(checkpoint, given, captions, config.seed, config.protocol)
+            metrics = paired_metrics(config.protocol, checkpoint.definition)
+            arrays |= paired.measure(checkpoint, shown, pixels, metrics, extractors.perceptual)
     with job.meter.task("write"):
         _keep_images(job, checkpoint.definition.name, block, prompts, pixels)
         records = shard.records(prompts, scales, pixels, truncated)
@@ -284,5 +278,8 @@ def finished(store: RunFolder) -> bool:
     if not store.has("results.csv"):
         return False
     info = store.read_info()
-    expected = len(evaluate.planned_cells(info)) * len(info.config["protocol"]["metrics"])
+    scales = len(info.config["guidance_scales"])
+    expected = sum(
+        scales * len(evaluate.planned_metrics(info, name)) for name in evaluate.checkpoint_names(info)
+    )
     return len(report.load_run(store.path).results) == expected

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 
 import pandas as pd
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sd2eval.metrics import Metric
+from sd2eval.metrics import METRICS, Metric, Part
 from sd2eval.pareto import ROLES, cells, roles
 from sd2eval.records import Score
 
@@ -21,6 +22,15 @@ Kwh = Mapping[tuple[str, float], float]
 _FRONT = "◆"
 _BEST = "*"
 _LEGEND = f"± 1 standard error, {_BEST} best, {_FRONT} on the Pareto front"
+_PAIRED_LEGEND = f"± 1 standard error, {_BEST} best of its checkpoint"
+PARTS: dict[Part, str] = {
+    "image": "Each image against the caption's own",
+    "mask": "The same, inside the painted mask",
+    "depth": "Depth seen in each image against the depth given",
+}
+"""Titles of the tables below the main one."""
+_Layout = tuple[list[str], list[list[str]], str]
+"""Heads (two lines for a metric), rows and caption; a best value starts with a star."""
 
 
 def results_frame(scores: Iterable[Score]) -> pd.DataFrame:
@@ -29,7 +39,7 @@ def results_frame(scores: Iterable[Score]) -> pd.DataFrame:
     return pd.DataFrame([asdict(score) for score in scores], columns=columns)
 
 
-def terminal_table(results: pd.DataFrame, kwh: Kwh | None = None, *, title: str = "") -> Table:
+def terminal_table(results: pd.DataFrame, kwh: Kwh | None = None, *, title: str = "") -> Group:
     """Return a table of one row per cell: each metric with its standard error, n, and the energy if given.
 
     Args:
@@ -40,10 +50,18 @@ def terminal_table(results: pd.DataFrame, kwh: Kwh | None = None, *, title: str 
     Raises:
         InputError: see `cells`.
     """
-    heads, rows, caption = _layout(results, kwh)
+    return _terminal(_layout(results, kwh), title)
+
+
+def paired_terminal_tables(results: pd.DataFrame) -> list[Group]:
+    """Return the tables of the paired metrics, one for each part of an image that `results` compare."""
+    return [_terminal(layout, title) for title, layout in _paired_layouts(results)]
+
+
+def _terminal(layout: _Layout, title: str) -> Group:
+    """Title and caption are lines of their own: in a narrow table they would be broken."""
+    heads, rows, caption = layout
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
-    table.title, table.title_justify = title or None, "left"
-    table.caption, table.caption_justify = caption, "left"
     for position, head in enumerate(heads):
         table.add_column(Text(head), justify="left" if position == 0 else "right", no_wrap=True)
     for position, row in enumerate(rows):
@@ -51,12 +69,22 @@ def terminal_table(results: pd.DataFrame, kwh: Kwh | None = None, *, title: str 
         usual = "bold" if _FRONT in row[1] else ""
         texts = [Text(cell, style="bold green" if cell.startswith(_BEST) else usual) for cell in row]
         table.add_row(*texts, end_section=last)
-    return table
+    above = [Text(title, style="table.title")] if title else []
+    return Group(*above, table, Text(caption, style="table.caption"))
 
 
 def markdown_table(results: pd.DataFrame, kwh: Kwh | None = None) -> str:
     """Return the same table as GitHub Markdown, best values bold, with the legend below."""
-    heads, rows, caption = _layout(results, kwh)
+    return _markdown(_layout(results, kwh))
+
+
+def paired_markdown_tables(results: pd.DataFrame) -> str:
+    """Return the tables of the paired metrics as GitHub Markdown, each under its title; empty without any."""
+    return "\n".join(f"{title}:\n\n{_markdown(layout)}" for title, layout in _paired_layouts(results))
+
+
+def _markdown(layout: _Layout) -> str:
+    heads, rows, caption = layout
     lines = [[head.replace("\n", " ") for head in heads], ["---", *["---:"] * (len(heads) - 1)]]
     lines += [[_emphasised(cell) for cell in row] for row in rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -67,15 +95,51 @@ def _emphasised(cell: str) -> str:
     return f"**{cell.removeprefix(_BEST)}**" if cell.startswith(_BEST) else cell.strip()
 
 
-def _layout(results: pd.DataFrame, kwh: Kwh | None) -> tuple[list[str], list[list[str]], str]:
-    """Return heads (two lines for a metric), rows and caption; a best value starts with a star."""
+def _paired_layouts(results: pd.DataFrame) -> Iterator[tuple[str, _Layout]]:
+    """Yield title and layout of each part that is compared, with the checkpoints that have it."""
+    present = [METRICS[name] for name in METRICS if name in set(results["metric"])]
+    for part, title in PARTS.items():
+        metrics = [metric for metric in present if metric.kind == "paired" and metric.part == part]
+        if metrics:
+            yield title, _paired_layout(results, metrics)
+
+
+def _paired_layout(results: pd.DataFrame, metrics: list[Metric]) -> _Layout:
+    rows = results[results["metric"].isin([metric.name for metric in metrics])]
+    keys = ["checkpoint", "guidance_scale"]
+    order = {name: rank for rank, name in enumerate(rows["checkpoint"].unique())}
+    wide = rows[keys].drop_duplicates()
+    wide = wide.sort_values(keys, key=lambda column: column.map(order) if column.name == keys[0] else column)
+    columns = {"checkpoint": list(wide["checkpoint"]), "scale": _scales(wide["guidance_scale"])}
+    for metric in metrics:
+        own = rows[rows["metric"] == metric.name][[*keys, "value", "stderr"]]
+        found = wide.merge(own, on=keys, how="left")
+        parts = [part for _, part in found.groupby("checkpoint", sort=False)]
+        columns[_head(metric)] = [
+            text for part in parts for text in _marked(part["value"], part["stderr"], metric)
+        ]
+    caption = _PAIRED_LEGEND
+    if rows["n"].nunique() == 1:
+        caption = f"n = {rows['n'].iloc[0]:,} per cell, {caption}"
+    else:
+        counts = wide.merge(rows.groupby(keys, as_index=False).agg(n=("n", "min")), on=keys, how="left")
+        columns["n"] = [str(n) for n in counts["n"]]
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)], caption
+
+
+def _scales(scales: pd.Series[float]) -> list[str]:
+    """Return guidance scales with as many decimals as the longest needs."""
+    decimals = max((len(f"{scale:g}".partition(".")[2]) for scale in scales), default=0)
+    return [f"{scale:.{decimals}f}" for scale in scales]
+
+
+def _layout(results: pd.DataFrame, kwh: Kwh | None) -> _Layout:
     wide = cells(results)
     metrics = roles(results)
     columns = {"checkpoint": list(wide["checkpoint"])}
-    decimals = max((len(f"{scale:g}".partition(".")[2]) for scale in wide["guidance_scale"]), default=0)
     columns["scale"] = [
-        f"{_FRONT if on_front else ' '} {scale:.{decimals}f}"
-        for scale, on_front in zip(wide["guidance_scale"], wide["front"], strict=True)
+        f"{_FRONT if on_front else ' '} {scale}"
+        for scale, on_front in zip(_scales(wide["guidance_scale"]), wide["front"], strict=True)
     ]
     for role in ROLES:
         if role in metrics:

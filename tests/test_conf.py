@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from sd2eval.config import CheckpointConfig, SweepConfig, checkpoint_definitions, from_overrides, leaves
+from sd2eval.config import (
+    METRIC_NEEDS,
+    CheckpointConfig,
+    SweepConfig,
+    checkpoint_definitions,
+    from_overrides,
+    leaves,
+)
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -25,9 +32,9 @@ def options(group: str) -> list[str]:
 
 
 EXTRACTORS = {"mini_classifier": "distance", "mini_clip": "score", "inception": "distance"}
-EXTRACTORS |= {"open_clip_vit_g_14": "score"}
+EXTRACTORS |= {"open_clip_vit_g_14": "score", "lpips_alex": "perceptual", "mini_lpips": "perceptual"}
 METRIC = {"mini_classifier": "fd_mini", "mini_clip": "clip_mini", "inception": "fid"}
-METRIC |= {"open_clip_vit_g_14": "clip_score"}
+METRIC |= {"open_clip_vit_g_14": "clip_score", "lpips_alex": "lpips", "mini_lpips": "lpips_mini"}
 
 
 def overrides(file: str) -> list[str]:
@@ -60,7 +67,7 @@ def test_a_file_is_named_after_what_it_defines_and_leaves_nothing_to_the_schema(
     schema = {"data": "DataConfig", "protocol": "ProtocolConfig", "checkpoint": "CheckpointConfig"}
     schema |= {"extractor": "ExtractorConfig"}
     fields = vars(sys.modules["sd2eval.config"])[schema[file.partition("/")[0]]].__dataclass_fields__
-    assert {"name", *content} == set(fields) - {"distance", "score"}
+    assert {"name", *content} == set(fields) - {"distance", "score", "perceptual"}
 
 
 @pytest.mark.parametrize("name", options("checkpoint"))
@@ -155,7 +162,8 @@ def test_the_model_card_experiment_is_the_study_of_the_card() -> None:
 def test_the_default_is_the_mini_study_on_what_the_package_holds() -> None:
     config, definitions = from_overrides()
     assert [d.name for d in definitions] == list(MINI)
-    extractors = (config.protocol.distance.source, config.protocol.score.source)
+    protocol = config.protocol
+    extractors = (protocol.distance.source, protocol.score.source, protocol.perceptual.source)
     sources = [config.data.root, *extractors, *(d.source for d in definitions)]
     sources += [folder for d in definitions for folder in d.components.values()]
     assert all(str(source).startswith("package:mini/") for source in sources)
@@ -177,7 +185,7 @@ def keys() -> list[str]:
 @pytest.mark.parametrize("key", keys())
 def test_help_explains_every_key(key: str) -> None:
     text = help_text()
-    for role in ("protocol.distance.", "protocol.score."):
+    for role in ("protocol.distance.", "protocol.score.", "protocol.perceptual."):
         if key.startswith(role):
             assert f"{role}KEY" in text
             text, key = text.partition(f"{role}KEY")[2], key.removeprefix(role)
@@ -202,3 +210,34 @@ def test_definitions_need_no_second_composition() -> None:
     config, definitions = from_overrides("checkpoint=512-base", "checkpoint.name=mine")
     assert isinstance(config, SweepConfig)
     assert checkpoint_definitions(config) == definitions == [config.checkpoint]
+
+
+@pytest.mark.parametrize(("usual", "checkpoint"), [("model_card", "768-v-ema"), ("mini", "768-v")])
+def test_a_native_protocol_differs_in_where_it_draws_and_in_nothing_else(usual: str, checkpoint: str) -> None:
+    wanted = f"checkpoints=[{checkpoint}]"
+    (config, before), (native, after) = (
+        from_overrides(wanted, f"protocol={protocol}") for protocol in (usual, f"{usual}_native")
+    )
+    assert (config.protocol.sample_at, native.protocol.sample_at) == ("checkpoint", "protocol")
+    assert dataclasses.replace(native.protocol, name=usual, sample_at="checkpoint") == config.protocol
+    assert before[0].resolution > after[0].resolution == config.protocol.resolution
+
+
+def test_a_native_protocol_is_chosen_beside_an_experiment() -> None:
+    words = ["experiment=model_card", "protocol=model_card_native", "checkpoints=[768-v-ema]"]
+    config, (definition,) = from_overrides(*words)
+    assert (config.protocol.name, config.data.name) == ("model_card_native", "coco")
+    assert definition.resolution == 512
+
+
+def test_help_names_every_metric() -> None:
+    text = help_text()
+    assert [name for name in METRIC_NEEDS if not re.search(rf"(?<!\w){name}(?!\w)", text)] == []
+
+
+@pytest.mark.parametrize("name", options("protocol"))
+def test_a_protocol_has_every_metric_of_its_networks(name: str) -> None:
+    metrics = from_overrides(f"protocol={name}", "checkpoint=512-base-ema")[0].protocol.metrics
+    mini = {metric for metric in METRIC_NEEDS if "mini" in metric}
+    published = {"fid", "kid", "clip_score", "lpips", "lpips_mask", "depth_agreement"}
+    assert set(metrics) == METRIC_NEEDS.keys() - (published if name.startswith("mini") else mini)

@@ -31,13 +31,16 @@ IDENTITY = words("""
 checkpoints guidance_scales prompts.n prompts.seed seed sampler.steps sampler.eta data.name dtype
 checkpoint.name checkpoint.conditioning checkpoint.prediction_type checkpoint.resolution checkpoint.beta_start
 checkpoint.beta_end checkpoint.text checkpoint.noise_level checkpoint.architecture checkpoint.lora_scale
-protocol.name protocol.resolution protocol.resize protocol.fit protocol.quantize protocol.metrics
+protocol.name protocol.resolution protocol.resize protocol.fit protocol.quantize protocol.sample_at
+protocol.metrics
 protocol.distance.name protocol.distance.kind protocol.distance.model protocol.distance.pretrained
 protocol.score.name protocol.score.kind protocol.score.model protocol.score.pretrained
+protocol.perceptual.name protocol.perceptual.kind protocol.perceptual.model protocol.perceptual.pretrained
 """)
 RUNTIME = words("""
 data.root data.captions data.images data.allow_missing
 protocol.distance.source protocol.distance.batch_size protocol.score.source protocol.score.batch_size
+protocol.perceptual.source protocol.perceptual.batch_size
 checkpoint.source checkpoint.file checkpoint.revision checkpoint.components checkpoint.lora
 device batch_size shard_size images out dry_run progress energy.country
 """)
@@ -93,16 +96,19 @@ def test_digest_depends_on_content_and_not_on_order() -> None:
 def test_metric_names_and_roles_are_those_of_the_metrics() -> None:
     from sd2eval.metrics import METRICS
 
-    roles = {name: key.split(".")[1] for name, (key, _) in METRIC_NEEDS.items()}
+    roles = {name: need and need[0].split(".")[1] for name, need in METRIC_NEEDS.items()}
     assert roles == {name: metric.extractor_role for name, metric in METRICS.items()}
     for name, metric in METRICS.items():
-        assert METRIC_NEEDS[name][1].startswith("mini_") == metric.mini
+        need = METRIC_NEEDS[name]
+        assert metric.mini == (need[1].startswith("mini_") if need else name.endswith("_mini"))
 
 
 def test_extractor_kinds_are_those_that_can_be_loaded() -> None:
+    from sd2eval import perceptual
     from sd2eval.features import KINDS
 
     assert {*CHOICES["protocol.distance.kind"], *CHOICES["protocol.score.kind"]} == KINDS.keys()
+    assert set(CHOICES["protocol.perceptual.kind"]) == perceptual.KINDS.keys()
 
 
 def test_components_are_those_that_checkpoints_have() -> None:
@@ -178,3 +184,37 @@ def test_a_word_that_hydra_would_pass_over_is_refused() -> None:
     check_words(
         ["seed=1", "+checkpoint.components.vae=x", "~experiment", "extractor@protocol.score=mini_clip"]
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["protocol.sample_at=native"], "protocol.sample_at=native: allowed: checkpoint, protocol"),
+        (["protocol.perceptual.kind=lpips"], "allowed: lpips_alex, mini_lpips"),
+        (["protocol.metrics=[lpips]"], "this name stands for protocol.perceptual.kind=lpips_alex"),
+        (["protocol.metrics=[lpips_mask]"], "this name stands for protocol.perceptual.kind=lpips_alex"),
+        (["protocol.metrics=[ssim]", "protocol.resolution=31"], "protocol.resolution must be at least 32"),
+        (["protocol.perceptual.batch_size=0"], "at least 1"),
+        (["protocol=mini_native", "protocol.resolution=60"], "protocol.resolution=60: .* a multiple of 8"),
+        (["protocol=mini_native", "protocol.resolution=72"], "too small for protocol=mini_native"),
+    ],
+)
+def test_a_protocol_that_makes_no_sense_is_refused_by_key(overrides: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        from_overrides("checkpoints=[512-base]", *overrides)
+
+
+def test_the_smallest_images_with_windows_are_allowed() -> None:
+    from_overrides("protocol.resolution=32")
+    from_overrides("protocol.resolution=31", "protocol.metrics=[psnr,psnr_mask]")
+    from_overrides("protocol.resolution=60")  # not drawn at
+
+
+@pytest.mark.parametrize("given", ["checkpoints=[768-v]", "checkpoint=768-v"])
+def test_what_is_drawn_at_the_protocols_resolution_is_so_in_the_definition(given: str) -> None:
+    assert from_overrides(given)[1][0].resolution == 96
+    (drawn,) = from_overrides(given, "protocol=mini_native")[1]
+    assert drawn.resolution == 64
+    assert identity_fields(drawn) != identity_fields(from_overrides(given)[1][0])
+    (wider,) = from_overrides("checkpoint=512-depth", "checkpoint.resolution=128", "protocol=mini_native")[1]
+    assert wider.resolution == 64

@@ -19,7 +19,9 @@ runners
 price
 sweep
 report
-evaluate plots tables shard reference mini coco
+paired
+evaluate plots tables shard reference extractors mini coco
+perceptual
 sampler features dataset pareto plot_labels coco_check
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
 hub

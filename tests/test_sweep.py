@@ -61,8 +61,10 @@ def test_a_run_folder_holds_what_the_contract_names(done: Run) -> None:
 
 def test_results_are_tidy_and_finite(done: Run) -> None:
     assert list(done.results.columns) == list(Score.__dataclass_fields__)
-    assert len(done.results) == len(CELLS) * 3
-    assert set(done.results["metric"]) == {"fd_mini", "kid_mini", "clip_mini"}
+    features, paired = ["fd_mini", "kid_mini", "clip_mini"], ["psnr", "ssim", "lpips_mini"]
+    for cell, rows in done.results.groupby(["checkpoint", "guidance_scale"]):
+        assert list(rows["metric"]) == (features if cell[0] == "512-base" else [*features, *paired])
+    assert len(done.results) == len(CELLS) * 3 + 2 * 3
     assert np.isfinite(done.results[["value", "stderr"]].to_numpy()).all()
     assert (done.results["n"] == 6).all()
     written = json.loads((done.path / "results.json").read_text())["scores"]
@@ -77,6 +79,7 @@ def test_the_record_names_every_input_by_digest(done: Run) -> None:
         "data/captions",
         "extractor/distance",
         "extractor/score",
+        "extractor/perceptual",
     }
     assert inputs | {"reference", "protocol"} == set(digests)
     assert all(len(value) == 64 for value in digests.values())

@@ -7,7 +7,14 @@ from rich.console import Console
 
 from sd2eval.metrics import METRICS
 from sd2eval.records import Score
-from sd2eval.tables import format_value, markdown_table, results_frame, terminal_table
+from sd2eval.tables import (
+    format_value,
+    markdown_table,
+    paired_markdown_tables,
+    paired_terminal_tables,
+    results_frame,
+    terminal_table,
+)
 
 
 def score(checkpoint, scale, name, value, stderr, n=10_000) -> Score:
@@ -136,3 +143,80 @@ def test_small_energies_are_in_watt_hours_and_scales_show_their_decimals():
     assert [(row[1], row[-1]) for row in rows] == [("1.25", "2"), ("8.00", "12")]
     assert "Wh" in text
     assert "kWh" not in text
+
+
+@pytest.fixture
+def paired() -> pd.DataFrame:
+    """An inpainting, an upscaling and a depth checkpoint, and one without paired metrics."""
+    scores = []
+    for scale in (1.5, 3.0):
+        for checkpoint in ("512-base-ema", "512-inpainting-ema", "x4-upscaling-ema", "512-depth-ema"):
+            scores.append(score(checkpoint, scale, "fid", 18.0, 0.13))
+            scores.append(score(checkpoint, scale, "clip_score", 0.3, 0.00025))
+        for checkpoint, best in (("512-inpainting-ema", 20.0), ("x4-upscaling-ema", 30.0)):
+            scores.append(score(checkpoint, scale, "psnr", best - scale, 0.0123))
+            scores.append(score(checkpoint, scale, "ssim", 0.8 - scale / 10, 0.00012))
+            scores.append(score(checkpoint, scale, "lpips", 0.1 + scale / 10, 0.00012))
+        scores.append(score("512-inpainting-ema", scale, "psnr_mask", 10 - scale, 0.1))
+        scores.append(score("512-inpainting-ema", scale, "lpips_mask", 0.3 + scale, 0.1))
+        scores.append(score("512-depth-ema", scale, "depth_agreement", 0.9 + scale / 100, 0.00012))
+    return results_frame(scores)
+
+
+def test_paired_metrics_have_tables_of_their_own_below(paired):
+    assert "PSNR" not in printed(terminal_table(paired), 120)
+    texts = [printed(table, 80) for table in paired_terminal_tables(paired)]
+    titles = [text.splitlines()[0] for text in texts]
+    assert titles == [
+        "Each image against the caption's own",
+        "The same, inside the painted mask",
+        "Depth seen in each image against the depth given",
+    ]
+    rows = [[line.split()[0] for line in text.splitlines() if "-ema" in line] for text in texts]
+    assert rows == [
+        ["512-inpainting-ema"] * 2 + ["x4-upscaling-ema"] * 2,
+        ["512-inpainting-ema"] * 2,
+        ["512-depth-ema"] * 2,
+    ]
+    for text in texts:
+        assert max(map(len, text.splitlines())) <= 80
+        assert "…" not in text
+        assert "n = 10,000 per cell" in text.splitlines()[-1]
+
+
+def test_the_best_paired_values_are_those_of_each_checkpoint(paired):
+    text = printed(paired_terminal_tables(paired)[0], 80)
+    rows = [line for line in text.splitlines() if "-ema" in line]
+    assert "*18.500" in rows[0]
+    assert "*28.500" in rows[2]
+    assert "*0.25000" in rows[0]  # LPIPS: lower is better
+    assert "*" not in rows[1] + rows[3]
+    depth = printed(paired_terminal_tables(paired)[2], 80).splitlines()
+    assert ["*" in line for line in depth if "-ema" in line] == [False, True]
+
+
+def test_scales_of_a_paired_table_ascend_and_belong_to_their_values():
+    scores = [score("x", scale, "psnr", 10 + scale, 0.1) for scale in (8.0, 1.5, 3.0)]
+    text = printed(paired_terminal_tables(results_frame(scores))[0], 80)
+    rows = [line.split()[1:3] for line in text.splitlines() if line.startswith("x ")]
+    assert rows == [["1.5", "11.50"], ["3.0", "13.00"], ["8.0", "*18.00"]]
+
+
+def test_n_of_a_paired_table_gets_a_column_when_it_differs():
+    scores = [score("x", scale, "psnr", 10.0, 0.1, n) for scale, n in ((1.0, 64), (2.0, 63))]
+    text = printed(paired_terminal_tables(results_frame(scores))[0], 80)
+    assert "n = " not in text
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("x ")] == ["64", "63"]
+
+
+def test_paired_markdown_has_a_table_under_each_title(paired):
+    text = paired_markdown_tables(paired)
+    assert text.count("**bold** best of its checkpoint") == 3
+    assert "Each image against the caption's own:\n\n| checkpoint | scale | PSNR ↑ |" in text
+    assert "| **18.500 ± 0.012** |" in text
+    assert paired_markdown_tables(paired[paired["metric"] == "fid"]) == ""
+
+
+def test_results_without_paired_metrics_have_no_paired_table(results):
+    assert paired_terminal_tables(results) == []
+    assert paired_terminal_tables(results_frame([])) == []

@@ -6,6 +6,8 @@ Only this package and `runners/` know Hydra; everything else receives the datacl
 
 from __future__ import annotations
 
+import dataclasses
+
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -132,7 +134,14 @@ def checkpoint_definitions(config: SweepConfig) -> list[CheckpointConfig]:
         definitions = [_checkpoint_definition(name) for name in config.checkpoints]
     for definition in definitions:
         check_checkpoint(definition, config.protocol)
-    return definitions
+    return [_as_drawn(definition, config.protocol) for definition in definitions]
+
+
+def _as_drawn(definition: CheckpointConfig, protocol: ProtocolConfig) -> CheckpointConfig:
+    """Return the definition with the resolution that it is drawn at; nothing later changes it."""
+    if protocol.sample_at == "checkpoint":
+        return definition
+    return dataclasses.replace(definition, resolution=protocol.resolution)
 
 
 def _checkpoint_definition(name: str) -> CheckpointConfig:

@@ -19,8 +19,10 @@ CHOICES = {
     "protocol.resize": ("bicubic", "lanczos"),
     "protocol.fit": ("crop", "squash"),
     "protocol.quantize": ("round", "truncate"),
+    "protocol.sample_at": ("checkpoint", "protocol"),
     "protocol.distance.kind": ("inception", "mini_classifier"),
     "protocol.score.kind": ("open_clip", "mini_clip"),
+    "protocol.perceptual.kind": ("lpips_alex", "mini_lpips"),
     "checkpoint.conditioning": ("text", "depth", "inpainting", "upscaling"),
     "checkpoint.prediction_type": ("epsilon", "v_prediction"),
     "checkpoint.text": ("open_clip", "clip"),
@@ -28,14 +30,29 @@ CHOICES = {
 }
 
 # The extractor that a metric's name stands for: a published name is never put on a mini network's numbers.
-METRIC_NEEDS = {
+# None: it needs none of the protocol's (a depth checkpoint brings its own).
+METRIC_NEEDS: dict[str, tuple[str, str] | None] = {
     "fid": ("protocol.distance.kind", "inception"),
     "kid": ("protocol.distance.kind", "inception"),
     "clip_score": ("protocol.score.kind", "open_clip"),
     "fd_mini": ("protocol.distance.kind", "mini_classifier"),
     "kid_mini": ("protocol.distance.kind", "mini_classifier"),
     "clip_mini": ("protocol.score.kind", "mini_clip"),
+    "psnr": None,
+    "ssim": None,
+    "lpips": ("protocol.perceptual.kind", "lpips_alex"),
+    "lpips_mini": ("protocol.perceptual.kind", "mini_lpips"),
+    "psnr_mask": None,
+    "ssim_mask": None,
+    "lpips_mask": ("protocol.perceptual.kind", "lpips_alex"),
+    "lpips_mini_mask": ("protocol.perceptual.kind", "mini_lpips"),
+    "depth_agreement": None,
+    "depth_agreement_mini": None,
 }
+
+WINDOWED = ("ssim", "lpips")
+"""Beginnings of the names of metrics that look at windows of pixels, and so need some."""
+WINDOWED_PIXELS = 32
 
 
 def allowed(key: str) -> str:
@@ -86,11 +103,13 @@ def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     for key in ("seed", "prompts.seed"):
         if not 0 <= _get(config, key) < 2**63:
             yield key, _get(config, key), "allowed: 0 to 2**63 - 1"
-    sizes = ("protocol.resolution", "protocol.distance.batch_size", "protocol.score.batch_size")
-    for key in ("batch_size", "shard_size", *sizes):
+    extractors = [f"protocol.{role}.batch_size" for role in ("distance", "score", "perceptual")]
+    for key in ("batch_size", "shard_size", "protocol.resolution", *extractors):
         value = _get(config, key)
         if value is not None and value < 1:
             yield key, value, "at least 1"
+    if config.protocol.sample_at == "protocol" and config.protocol.resolution % 8:
+        yield "protocol.resolution", config.protocol.resolution, "drawn at, it must be a multiple of 8"
 
 
 def _choice_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
@@ -111,13 +130,12 @@ def _metric_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
         if metric not in METRIC_NEEDS:
             yield "protocol.metrics", metric, f"allowed: {', '.join(METRIC_NEEDS)}"
             continue
-        key, kind = METRIC_NEEDS[metric]
-        if _get(config, key) != kind:
-            yield (
-                "protocol.metrics",
-                metric,
-                f"this name stands for {key}={kind}, here it is {_get(config, key)}",
-            )
+        if config.protocol.resolution < WINDOWED_PIXELS and metric.startswith(WINDOWED):
+            yield "protocol.metrics", metric, f"protocol.resolution must be at least {WINDOWED_PIXELS} for it"
+        key, kind = METRIC_NEEDS[metric] or ("", "")
+        if key and _get(config, key) != kind:
+            problem = f"this name stands for {key}={kind}, here it is {_get(config, key)}"
+            yield "protocol.metrics", metric, problem
 
 
 def check_checkpoint(definition: CheckpointConfig, protocol: ProtocolConfig) -> None:

@@ -74,8 +74,10 @@ class ProtocolConfig:
     resize: str = _identity()
     fit: str = _identity()
     quantize: str = _identity()
+    sample_at: str = _identity()  # whose resolution is drawn at
     distance: ExtractorConfig = _identity()
     score: ExtractorConfig = _identity()
+    perceptual: ExtractorConfig = _identity()
     metrics: list[str] = _identity()
 
 

@@ -5,9 +5,10 @@ Adding one: a pure function of arrays that returns an `Estimate`, and an entry o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import NoneType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,13 +18,18 @@ from sd2eval.errors import InputError
 from sd2eval.metrics._checks import as_varied_features
 from sd2eval.metrics.frechet import FrechetReference, frechet_distance, frechet_reference, gaussian
 from sd2eval.metrics.kernel import KernelReference, kernel_distance, kernel_reference
+from sd2eval.metrics.paired import mean_of_images
 from sd2eval.metrics.similarity import mean_cosine
 from sd2eval.records import Direction
 from sd2eval.statistics import Estimate, standard_error
 
-__all__ = ["METRICS", "Kind", "Measurement", "Metric", "Reference", "evaluate"]
+__all__ = ["METRICS", "Kind", "Measurement", "Metric", "Reference", "applicable", "evaluate"]
 
-Kind = Literal["distance", "kernel", "score"]
+MINI_WEIGHTS = "package:mini/weights"
+"""Where a checkpoint's source lies in the embedded family."""
+
+Kind = Literal["distance", "kernel", "score", "paired"]
+Part = Literal["image", "mask", "depth"]
 
 
 class Reference:
@@ -65,15 +71,26 @@ class Metric:
     direction: Direction
     unit: str
     kind: Kind
-    """Role in a study: `distance` is the plot's y axis, `score` its x axis, `kernel` an unbiased distance."""
-    extractor_role: Literal["distance", "score"]
-    """Which of a protocol's two extractors makes the features."""
+    """Role in a study: `distance` is the plot's y axis, `score` its x axis, `kernel` an unbiased distance;
+    `paired` compares each image with the caption's own and is in no plot."""
+    extractor_role: Literal["distance", "score", "perceptual"] | None
+    """Which of a protocol's networks it needs; None for a formula or the checkpoint's own network."""
+    applies_to: tuple[str, ...] = ("text", "depth", "inpainting", "upscaling")
+    """The kinds of conditioning for which it says something; elsewhere it has no row."""
+    part: Part = "image"
+    """What of the image a paired metric compares."""
     mini: bool
     """Computed with the extractors of the embedded mini world; not comparable with any published number."""
     factor: float = 1.0
     """Tables show value x factor, and say so; results always hold the plain value."""
     estimate: Callable[[Any, Any], Estimate]
-    """Takes (features [n, d], `Reference`) in role `distance`, (image, text embeddings [n, d]) in `score`."""
+    """Takes (features [n, d], `Reference`) in role `distance`, (image, text embeddings [n, d]) in `score`,
+    (one value per image [n], None) for a paired one."""
+
+    @property
+    def array(self) -> str:
+        """Name of the array in a shard that it is computed from: features, or its own values."""
+        return self.name if self.kind == "paired" else str(self.extractor_role)
 
 
 class Measurement(NamedTuple):
@@ -84,25 +101,35 @@ class Measurement(NamedTuple):
     n: int
 
 
+COUNTERPARTS: dict[Kind, tuple[str, Any]] = {
+    "distance": ("a Reference", Reference),
+    "kernel": ("a Reference", Reference),
+    "score": ("text embeddings", np.ndarray | list),
+    "paired": ("nothing more", NoneType),
+}
+"""What a metric of each kind is computed against, in words and as a type."""
+
+
 def evaluate(
     metric: Metric,
     features: ArrayLike,
-    against: Reference | ArrayLike,
+    against: Reference | ArrayLike | None,
     groups: ArrayLike | None = None,
 ) -> Measurement:
     """Return value, standard error and n of a metric.
 
     Args:
         metric: an entry of `METRICS`.
-        features: of the generated images, shape [n, d], any real dtype.
-        against: a `Reference` for extractor role `distance`, the captions' embeddings [n, d] for `score`.
+        features: of the generated images, shape [n, d], any real dtype; the values [n] of a paired metric.
+        against: a `Reference` for extractor role `distance`, the captions' embeddings [n, d] for `score`,
+            None for a paired metric.
         groups: COCO image id of each sample, shape [n]; captions of one image are not independent.
 
     Raises:
         InputError: `against` is of the other kind, or see the metric.
     """
-    if (metric.extractor_role == "distance") != isinstance(against, Reference):
-        wanted = "a Reference" if metric.extractor_role == "distance" else "text embeddings"
+    if not isinstance(against, COUNTERPARTS[metric.kind][1]):
+        wanted = COUNTERPARTS[metric.kind][0]
         raise InputError(f"{metric.name} is computed against {wanted}, got {type(against).__name__}")
     estimate = metric.estimate(features, against)
     return Measurement(estimate.value, standard_error(estimate.influence, groups), estimate.n)
@@ -174,5 +201,97 @@ _MINI = (
     ),
 )
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (_FID, _KID, _CLIP_SCORE, *_MINI)}
+_PSNR = Metric(
+    name="psnr",
+    label="PSNR",
+    describes="Peak signal-to-noise ratio of the image against the caption's own.",
+    direction="higher",
+    unit="dB",
+    kind="paired",
+    extractor_role=None,
+    applies_to=("inpainting", "upscaling"),
+    mini=False,
+    estimate=mean_of_images,
+)
+_SSIM = replace(
+    _PSNR,
+    name="ssim",
+    label="SSIM",
+    describes="Structural similarity of the image and the caption's own.",
+    unit="similarity",
+)
+_LPIPS = replace(
+    _PSNR,
+    name="lpips",
+    label="LPIPS",
+    describes="Perceptual distance of the image and the caption's own in AlexNet's layers.",
+    direction="lower",
+    unit="perceptual distance",
+    extractor_role="perceptual",
+)
+_LPIPS_MINI = replace(
+    _LPIPS,
+    name="lpips_mini",
+    label="LPIPS (mini)",
+    describes="Perceptual distance of the image and the caption's own in the mini classifier's layers.",
+    mini=True,
+)
+_WHOLE = (_PSNR, _SSIM, _LPIPS, _LPIPS_MINI)
+_MASKED = tuple(
+    replace(
+        metric,
+        name=f"{metric.name}_mask",
+        describes=f"{metric.describes.removesuffix('.')}, inside the painted mask.",
+        applies_to=("inpainting",),
+        part="mask",
+    )
+    for metric in _WHOLE
+)
+_DEPTH = Metric(
+    name="depth_agreement",
+    label="depth agreement",
+    describes="Mean correlation of the depth seen in the image with the depth that it was drawn from.",
+    direction="higher",
+    unit="correlation",
+    kind="paired",
+    extractor_role=None,
+    applies_to=("depth",),
+    part="depth",
+    mini=False,
+    estimate=mean_of_images,
+)
+_DEPTH_MINI = replace(
+    _DEPTH,
+    name="depth_agreement_mini",
+    label="depth agreement (mini)",
+    describes="The same, with the mini world's depth estimator.",
+    mini=True,
+)
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (_FID, _KID, _CLIP_SCORE, *_MINI, *_WHOLE, *_MASKED, _DEPTH, _DEPTH_MINI)
+}
 """Every metric by name, in the order of tables."""
+
+
+def applicable(names: Sequence[str], definition: Mapping[str, Any]) -> list[Metric]:
+    """Return those of a protocol's metrics that say something about a checkpoint's images, in their order.
+
+    Depth agreement is measured with the checkpoint's own estimator, so its name follows the checkpoint: the
+    mini world's estimator gives `depth_agreement_mini` and no other does.
+
+    Args:
+        names: keys of `METRICS`.
+        definition: the checkpoint's, as in the config of `run.json`.
+    """
+    kind = definition.get("conditioning", "text")
+    metrics = [METRICS[name] for name in names if kind in METRICS[name].applies_to]
+    mini = _has_mini_estimator(definition)
+    return [metric for metric in metrics if metric.part != "depth" or metric.mini == mini]
+
+
+def _has_mini_estimator(definition: Mapping[str, Any]) -> bool:
+    components = definition.get("components") or {}
+    source = components.get("depth_estimator") or definition.get("source") or ""
+    return str(source).startswith(MINI_WEIGHTS)

@@ -10,6 +10,9 @@ from sd2eval.statistics import standard_error
 
 DISTANCES = ["fid", "kid", "fd_mini", "kid_mini"]
 SCORES = ["clip_score", "clip_mini"]
+OF_FEATURES = [*DISTANCES, *SCORES]
+WHOLE = ["psnr", "ssim", "lpips", "lpips_mini"]
+PAIRED = [*WHOLE, *(f"{name}_mask" for name in WHOLE), "depth_agreement", "depth_agreement_mini"]
 
 
 @pytest.fixture
@@ -21,19 +24,24 @@ def data(rng):
 
 
 def test_names_are_keys_and_complete():
-    assert list(METRICS) == ["fid", "kid", "clip_score", "fd_mini", "kid_mini", "clip_mini"]
+    features = ["fid", "kid", "clip_score", "fd_mini", "kid_mini", "clip_mini"]
+    assert list(METRICS) == [*features, *PAIRED]
+    assert set(features) == set(OF_FEATURES)
     assert all(metric.name == name for name, metric in METRICS.items())
 
 
 def test_a_mini_metric_differs_from_the_real_one_only_in_words():
-    for real, mini in zip(("fid", "kid", "clip_score"), ("fd_mini", "kid_mini", "clip_mini"), strict=True):
+    pairs = [("fid", "fd_mini"), ("kid", "kid_mini"), ("clip_score", "clip_mini"), ("lpips", "lpips_mini")]
+    pairs += [("lpips_mask", "lpips_mini_mask"), ("depth_agreement", "depth_agreement_mini")]
+    for real, mini in pairs:
         a, b = METRICS[real], METRICS[mini]
         assert (a.mini, b.mini) == (False, True)
         assert (a.direction, a.unit, a.kind, a.estimate) == (b.direction, b.unit, b.kind, b.estimate)
+        assert (a.applies_to, a.part) == (b.applies_to, b.part)
         assert a.label != b.label
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", OF_FEATURES)
 def test_direction_says_what_better_means(name, rng):
     """A perfect result must win against a bad one in the declared direction."""
     metric = METRICS[name]
@@ -44,7 +52,7 @@ def test_direction_says_what_better_means(name, rng):
     assert (good > bad) == (metric.direction == "higher")
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", OF_FEATURES)
 def test_groups_reach_the_standard_error(name, data):
     metric = METRICS[name]
     features, other = data[metric.extractor_role]
@@ -80,7 +88,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", OF_FEATURES)
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_features_never_become_a_number(name, fault, data):
     metric, (breaks, message) = METRICS[name], BROKEN[fault]
@@ -97,7 +105,7 @@ def test_a_broken_reference_is_refused(fault, data):
         Reference(breaks(data["distance"][1]))
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", OF_FEATURES)
 def test_another_width_is_refused(name, data):
     metric = METRICS[name]
     features, other = data[metric.extractor_role]
@@ -115,13 +123,14 @@ def test_constant_images_are_refused(name, data):
         Reference(np.ones((7, 6)))
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", OF_FEATURES)
 def test_the_wrong_kind_of_counterpart_is_refused(name, data):
     metric = METRICS[name]
     features, other = data[metric.extractor_role]
     wrong = other if metric.extractor_role == "distance" else Reference(other)
-    with pytest.raises(InputError, match=f"{name} is computed against"):
-        evaluate(metric, features, wrong)
+    for counterpart in (wrong, None):
+        with pytest.raises(InputError, match=f"{name} is computed against"):
+            evaluate(metric, features, counterpart)
 
 
 def test_a_finished_run_is_evaluated_without_torch():
