@@ -18,8 +18,8 @@ LAYERS = """
 runners
 price
 sweep
-report
-paired
+report models models_table
+paired inventory
 evaluate plots tables shard reference extractors mini coco
 perceptual
 sampler features dataset pareto plot_labels coco_check
