@@ -339,6 +339,24 @@ def test_mistakes_are_one_line(
     assert said.count("\n") == 1
 
 
+def test_the_help_names_every_action_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for word in (
+        "list",
+        "verify",
+        "fetch",
+        "forget",
+        "table=",
+        "json=",
+        "progress=",
+        "HF_HOME",
+        "TORCH_HOME",
+    ):
+        assert word in shown
+    assert max(len(line) for line in shown.splitlines()) <= 110
+
+
 def test_the_verb_needs_no_torch() -> None:
     code = "from sd2eval.__main__ import main; main(['models', 'list']); import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
