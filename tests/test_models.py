@@ -1,111 +1,24 @@
-"""The verb `models`: against a loopback hub, with a table of small files."""
+"""What `models fetch` and `models verify` make of a hub and of what is on this machine."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-import random
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
 from sd2eval import hub, models
-from sd2eval.__main__ import main
 from sd2eval.errors import InputError
 from sd2eval.first_use import recorded
-from sd2eval.inventory import holding
-from sd2eval.published import Published, published
-from tests.hub_server import Hub, connect, serve
-
-ROOT = Path(__file__).parents[1]
-CONTENTS = {name: random.Random(name).randbytes(200_000) for name in ("first", "second", "unpublished")}
-
-
-@dataclass
-class World:
-    """A hub, a table that describes it, and a machine with empty caches."""
-
-    server: Hub
-    table: Path
-    home: Path
-    said: list[str] = field(default_factory=list)
-
-    def fetch(self, *names: str) -> str:
-        """Fetch in this process and return what was said."""
-        self.said.clear()
-        models.fetch(names, self.table, progress=False, say=self.said.append)
-        return "\n".join(self.said)
-
-    def refusal(self, *names: str) -> str:
-        """Fetch what cannot be had and return the line that says why."""
-        with pytest.raises(InputError) as caught:
-            self.fetch(*names)
-        return str(caught.value)
-
-    def verify(self, *names: str) -> tuple[bool, str]:
-        """Verify in this process and return the judgement and what was said."""
-        self.said.clear()
-        right = models.verify(names, self.table, progress=False, say=self.said.append)
-        return right, "\n".join(self.said)
-
-    def state(self, name: str) -> str:
-        return holding(published(self.table)[name]).state
-
-    def child(self, *words: str, **settings: str) -> subprocess.Popen[str]:
-        """Start `python -m sd2eval models ...` with the environment that a user sets."""
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
-        }
-        environment |= {"HF_ENDPOINT": self.server.endpoint, "HF_HOME": str(self.home)} | settings
-        return subprocess.Popen(
-            [sys.executable, "-m", "sd2eval", "models", *words, f"table={self.table}"],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-
-def write_table(file: Path, *rows: dict[str, str]) -> None:
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Published)], restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+from tests.models_world import CONTENTS, World, a_world
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setenv("SD2EVAL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(hub, "PAUSES", (0.01,))
-    with serve() as server:
-        connect(server, tmp_path / "home" / "hub", monkeypatch)
-        digests = {name: server.put(f"owner/{name}", f"{name}.ckpt", CONTENTS[name]) for name in CONTENTS}
-        here = server.put("owner/address", "net.pth", b"weights of a network")
-        rows = [
-            {
-                "name": name,
-                "describes": f"the {name} weights",
-                "file": f"{name}.ckpt",
-                "repository": f"owner/{name}",
-                "sha256": digests[name] if name != "unpublished" else "",
-                "study": "" if name == "second" else "model_card",
-                "use": f"checkpoint={name} checkpoint.source={{path}}",
-                "about_bytes": "200000",
-            }
-            for name in CONTENTS
-        ]
-        address = {"name": "address", "describes": "a network", "file": "net.pth", "sha256": here}
-        rows.append(address | {"url": f"{server.endpoint}/lfs/{here}"})
-        write_table(tmp_path / "table.csv", *({"kind": "checkpoint"} | row for row in rows))
-        yield World(server, tmp_path / "table.csv", tmp_path / "home")
+    with a_world(tmp_path, monkeypatch) as made:
+        yield made
 
 
 def test_fetch_puts_weights_where_the_hubs_cache_keeps_them_and_says_how_to_use_them(world: World) -> None:
@@ -270,96 +183,3 @@ def test_a_file_is_told_by_its_digest_whatever_it_is_called(world: World, tmp_pa
     right, said = world.verify(str(file))
     assert right
     assert "first used as 'unpublished' from owner/unpublished" in said
-
-
-def run(world: World, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Run the verb in this process and return exit code, stdout and stderr."""
-    try:
-        code = main(["models", *words, f"table={world.table}"])
-    except SystemExit as stop:
-        code = int(str(stop.code))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def test_the_list_reads_and_asks_nothing_and_fits_a_page(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.fetch("unpublished")
-    world.server.log.clear()
-    code, shown, _ = run(world, capsys, "list")
-    assert code == 0
-    assert world.server.log == []
-    assert max(len(line) for line in shown.splitlines()) <= 100
-    assert "\x1b" not in shown
-    assert f"recorded {recorded()[0].sha256[:12]}" in shown
-    assert "missing" in shown
-
-
-def test_the_list_as_json_has_everything(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.fetch("first", "unpublished")
-    code, shown, _ = run(world, capsys, "list", "json=true")
-    assert code == 0
-    listed = {entry["name"]: entry for entry in json.loads(shown)}
-    assert list(listed) == ["first", "second", "unpublished", "address"]
-    assert listed["first"]["state"] == "verified"
-    assert Path(listed["first"]["path"]).read_bytes() == CONTENTS["first"]
-    assert listed["second"]["path"] is None
-    assert listed["unpublished"]["recorded"]["origin"] == "owner/unpublished"
-
-
-def test_exit_codes_tell_wrong_from_mistaken(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(world, capsys, "fetch", "first", "progress=false")[0] == 0
-    assert run(world, capsys, "verify")[0] == 0
-    hub.discard(Path(hub.in_cache("owner/first", "first.ckpt") or ""))
-    assert run(world, capsys, "verify", "first")[0] == 2
-    assert run(world, capsys, "verify", str(world.table))[0] == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        ([], "models: do what? list, verify, fetch, forget"),
-        (["lsit"], "'lsit': no such action; did you mean 'list'?"),
-        (["list", "first"], "models list: takes no names (first)"),
-        (["fetch"], "fetch what? all"),
-        (["fetch", "frist"], "did you mean 'first'?"),
-        (["forget"], "models forget: give one name"),
-        (["forget", "first"], "no digest was recorded for 'first'; recorded: none"),
-        (["list", "jsn=true"], "'jsn': no such key; did you mean 'json'?"),
-        (["list", "--json"], "'--json': not understood"),
-    ],
-)
-def test_mistakes_are_one_line(
-    world: World, capsys: pytest.CaptureFixture[str], words: list[str], line: str
-) -> None:
-    code, shown, said = run(world, capsys, *words)
-    assert (code, shown) == (2, "")
-    assert line in said
-    assert said.count("\n") == 1
-
-
-def test_the_help_names_every_action_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "--help"]) == 0
-    shown = capsys.readouterr().out
-    for word in (
-        "list",
-        "verify",
-        "fetch",
-        "forget",
-        "table=",
-        "json=",
-        "progress=",
-        "HF_HOME",
-        "TORCH_HOME",
-    ):
-        assert word in shown
-    assert max(len(line) for line in shown.splitlines()) <= 110
-
-
-def test_the_verb_needs_no_torch() -> None:
-    code = "from sd2eval.__main__ import main; main(['models', 'list']); import sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    loaded = set(done.stdout.splitlines()[-1].split())
-    assert loaded.isdisjoint({"torch", "diffusers", "transformers", "numpy", "pandas", "hydra"})
-    assert "512-inpainting-ema" in done.stdout
