@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom. A package stands for its modules; a module named beside its package has a row of its own.
 LAYERS = """
 runners
-price
+price selfcheck
 sweep
 report models models_table
 paired inventory
 evaluate plots tables shard reference extractors mini coco
 perceptual
-sampler features dataset pareto plot_labels coco_check
+sampler fixture features dataset pareto plot_labels coco_check
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
 hub
 hub_errors

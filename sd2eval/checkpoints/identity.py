@@ -32,7 +32,7 @@ def identify(definition: CheckpointConfig, sources: Sources) -> str:
             "checkpoint.prediction_type=epsilon|v_prediction"
         )
     elif named:
-        remember(definition.name, total, _origin(definition))
+        remember(definition.name, total, _origin(definition, named))
     if sources.prediction_type not in (None, definition.prediction_type):
         raise InputError(
             f"checkpoint '{definition.name}': the scheduler in {definition.source} says "
@@ -56,6 +56,7 @@ def _check_known(
         )
 
 
-def _origin(definition: CheckpointConfig) -> str:
-    parts = (definition.source, definition.revision, definition.file)
-    return " ".join(part for part in parts if part)
+def _origin(definition: CheckpointConfig, named: Published) -> str:
+    """Return where weights come from, in the words that `models fetch` records."""
+    origin = definition.source + (f"@{definition.revision}" if definition.revision else "")
+    return origin if definition.file == named.file else f"{origin} ({definition.file or 'diffusers layout'})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -80,6 +81,9 @@ class WeightsFile:
                     )
                 yield _Pickled(_state_dict(loaded, self.path))
         except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+            if foreign:
+                raise _code_inside(self.path, [foreign[1]]) from error
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.path}: cannot be read as weights ({reason}); is it whole?") from error
 
@@ -127,11 +131,15 @@ def _inert_globals(path: Path) -> list[str]:
         raise InputError(f"{path}: cannot be read as weights ({reason}); is it whole?") from error
     foreign = [name for name in names if not name.startswith(INERT)]
     if foreign:
-        raise InputError(
-            f"{path}: holds code besides tensors ({', '.join(sorted(foreign)[:3])}), which was not run; "
-            "take the .safetensors file instead, or a .ckpt that holds tensors only"
-        )
+        raise _code_inside(path, foreign)
     return names
+
+
+def _code_inside(path: Path, names: list[str]) -> InputError:
+    return InputError(
+        f"{path}: holds code besides tensors ({', '.join(sorted(names)[:3])}), which was not run; "
+        "take the .safetensors file instead, or a .ckpt that holds tensors only"
+    )
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
