@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from sd2eval import checkpoints, evaluate, images, paired, provenance, report, shard
-from sd2eval.checkpoints import Checkpoint, sources
+from sd2eval.checkpoints import Checkpoint
+from sd2eval.checkpoints.sources import Sources, resolve
 from sd2eval.config import (
     CheckpointConfig,
     SweepConfig,
@@ -26,7 +27,7 @@ from sd2eval.config import (
     identity_fields,
 )
 from sd2eval.dataset import Dataset, load_dataset
-from sd2eval.devices import device_name, keep_freed_memory, resolve_device, resolve_dtype
+from sd2eval.devices import device_name, keep_freed_memory, resolve_device, resolve_dtype, set_precision
 from sd2eval.energy import EnergyMeter
 from sd2eval.errors import InputError
 from sd2eval.extractors import Extractors, load_extractors, paired_metrics
@@ -53,6 +54,8 @@ class Job:
 
     config: SweepConfig
     definitions: list[CheckpointConfig]
+    sources: dict[str, Sources]
+    """Each checkpoint's files, by its name."""
     dataset: Dataset
     store: RunFolder
     device: torch.device
@@ -102,6 +105,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     """
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
+    set_precision(dtype)
     if device.type == "cpu":
         keep_freed_memory()
     dataset = load_dataset(config.data, config.prompts, definitions)
@@ -112,6 +116,8 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
         refuse_other(store.read_info(), fields)
         if finished(store):
             return report.load_run(store.path)
+    # What must be fetched is fetched before anything begins, with a display of its own.
+    found = {definition.name: resolve(definition) for definition in definitions}
     total = config.prompts.n * len(config.guidance_scales) * len(definitions)
     with store.lock(), Interrupt() as interrupt:
         store.clean()
@@ -120,7 +126,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
             config.guidance_scales
         )
         with Progress(total, done_images=done, quiet=not config.progress) as progress:
-            job = Job(config, definitions, dataset, store, device, dtype, meter, progress, interrupt)
+            job = Job(config, definitions, found, dataset, store, device, dtype, meter, progress, interrupt)
             _run(job, fields)
     return report.load_run(store.path)
 
@@ -163,9 +169,9 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
 
 
 def input_digests(job: Job, extractors: Extractors) -> dict[str, str]:
-    """Return the SHA-256 of every input, by name; fetches weights that are not here yet."""
+    """Return the SHA-256 of every input, by name; refuses weights that are not what their name says."""
     digests = {
-        f"weights/{definition.name}": sources.digest(sources.resolve(definition))
+        f"weights/{definition.name}": checkpoints.identify(definition, job.sources[definition.name])
         for definition in job.definitions
     }
     digests["data/captions"] = job.dataset.captions_digest
@@ -195,7 +201,9 @@ def _checkpoint(job: Job, definition: CheckpointConfig, extractors: Extractors) 
     todo = sum(map(len, blocks))
     job.progress.checkpoint(definition.name, job.config.prompts.n, job.config.prompts.n - todo)
     with job.spend("load", definition.name):
-        checkpoint = checkpoints.load(definition, job.device, getattr(torch, job.dtype))
+        sources, dtype = job.sources[definition.name], getattr(torch, job.dtype)
+        checkpoint = checkpoints.load(definition, job.device, dtype, sources)
+        checkpoints.check_prediction(checkpoint)
     for block in blocks:
         _shard(job, checkpoint, block, extractors)
 

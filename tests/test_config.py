@@ -28,7 +28,7 @@ def words(text: str) -> list[str]:
 # Which fields change pixels or scores is decided here a second time, by a person. Whoever adds a field to the
 # schema adds it to one of the two: identity if a number can depend on it and no digest in run.json covers it.
 IDENTITY = words("""
-checkpoints guidance_scales prompts.n prompts.seed seed sampler.steps sampler.eta data.name dtype
+checkpoints guidance_scales noise_levels prompts.n prompts.seed seed sampler.steps sampler.eta data.name dtype
 checkpoint.name checkpoint.conditioning checkpoint.prediction_type checkpoint.resolution checkpoint.beta_start
 checkpoint.beta_end checkpoint.text checkpoint.noise_level checkpoint.architecture checkpoint.lora_scale
 protocol.name protocol.resolution protocol.resize protocol.fit protocol.quantize protocol.sample_at
@@ -65,7 +65,7 @@ def changed(config: SweepConfig, key: str) -> SweepConfig:
     elif isinstance(value, int | float):
         other = value + 1
     elif isinstance(value, list):
-        other = value[:-1]
+        other = value[:-1] or [1]
     elif isinstance(value, dict):
         other = value | {"unet": "elsewhere"}
     else:
@@ -218,3 +218,25 @@ def test_what_is_drawn_at_the_protocols_resolution_is_so_in_the_definition(given
     assert identity_fields(drawn) != identity_fields(from_overrides(given)[1][0])
     (wider,) = from_overrides("checkpoint=512-depth", "checkpoint.resolution=128", "protocol=mini_native")[1]
     assert wider.resolution == 64
+
+
+def test_noise_levels_are_curves_of_their_own_for_upscaling_checkpoints_only() -> None:
+    definitions = from_overrides("checkpoints=[512-base,x4-upscaling]", "noise_levels=[0,100]")[1]
+    assert [(definition.name, definition.noise_level) for definition in definitions] == [
+        ("512-base", None),
+        ("x4-upscaling-noise0", 0),
+        ("x4-upscaling-noise100", 100),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["checkpoints=[512-base]", "noise_levels=[20]"], "noise_levels: only an upscaling checkpoint"),
+        (["checkpoints=[x4-upscaling]", "noise_levels=[20,20]"], "each level once"),
+        (["checkpoints=[x4-upscaling]", "noise_levels=[1000]"], "noise_level=1000: allowed: 0 to 999"),
+    ],
+)
+def test_noise_levels_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_overrides(*overrides)

@@ -154,7 +154,7 @@ MISTAKES = {
     "sweep checkpoint=512-base +checkpoint.components.head=x": ("checkpoint.components=head", "unet, vae"),
     # groups and what must fit together
     "sweep data=nope": ("data=nope", "coco, mini"),
-    "sweep protocol=nope": ("protocol=nope", "mini, model_card"),
+    "sweep protocol=nope": ("protocol=nope", "mini, mini_native, model_card"),
     "sweep experiment=nope": ("experiment=nope", "model_card, smoke"),
     "sweep extractor=mini_clip": ("extractor", "extractor@protocol.distance"),
     "sweep protocol=model_card": ("512-base", "512 pixels"),

@@ -10,7 +10,6 @@ from diffusers import DDIMScheduler
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from sd2eval.checkpoints import sources
 from sd2eval.checkpoints.conditioning import (
     Adapter,
     Conditioning,
@@ -22,6 +21,7 @@ from sd2eval.checkpoints.identity import identify
 from sd2eval.checkpoints.networks import Networks, load_networks
 from sd2eval.checkpoints.prediction import check_prediction
 from sd2eval.checkpoints.single_file import EXTRA_CHANNELS
+from sd2eval.checkpoints.sources import Sources, resolve
 from sd2eval.checkpoints.text import TextEncoder
 from sd2eval.config import CheckpointConfig
 from sd2eval.errors import InputError
@@ -82,18 +82,21 @@ def vae_factor(vae: Any) -> int:
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
-def load(definition: CheckpointConfig, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+def load(
+    definition: CheckpointConfig, device: torch.device, dtype: torch.dtype, found: Sources | None = None
+) -> Checkpoint:
     """Load a checkpoint.
 
     Args:
         definition: which weights and how to sample them.
         device: where it will run.
         dtype: of UNet and text encoder; the autoencoder stays in float32, where half precision can overflow.
+        found: its files; None finds, and if need be fetches, them.
 
     Raises:
         InputError: a part is missing or is not what the definition says.
     """
-    parts = load_networks(definition, sources.resolve(definition), dtype)
+    parts = load_networks(definition, found or resolve(definition), dtype)
     checkpoint = assemble(definition, parts, device)
     return replace(checkpoint, adapter=_adapter(definition, parts, device))
 

@@ -6,7 +6,7 @@ from sd2eval.checkpoints.sources import Sources, digest
 from sd2eval.config import CheckpointConfig
 from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
-from sd2eval.published import Published, by_digest, published, remember
+from sd2eval.published import TABLE, Published, by_digest, published, remember
 
 
 def identify(definition: CheckpointConfig, sources: Sources) -> str:
@@ -21,8 +21,8 @@ def identify(definition: CheckpointConfig, sources: Sources) -> str:
     total = digest(sources)
     replaced = sources.folders or sources.others
     alone = total if sources.file and not replaced else file_digest(sources.file) if sources.file else None
-    known = by_digest(alone) if alone else None
-    named = published().get(definition.name)
+    known = by_digest(alone, TABLE) if alone else None
+    named = published(TABLE).get(definition.name)
     if known:
         _check_known(definition, sources, known, named)
     elif named and named.sha256 and alone:

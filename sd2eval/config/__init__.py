@@ -132,9 +132,26 @@ def checkpoint_definitions(config: SweepConfig) -> list[CheckpointConfig]:
         definitions = [config.checkpoint]
     else:
         definitions = [_checkpoint_definition(name) for name in config.checkpoints]
+    definitions = _at_noise_levels(definitions, config.noise_levels)
     for definition in definitions:
         check_checkpoint(definition, config.protocol)
     return [_as_drawn(definition, config.protocol) for definition in definitions]
+
+
+def _at_noise_levels(definitions: list[CheckpointConfig], levels: list[int]) -> list[CheckpointConfig]:
+    """Return the definitions, each upscaling one once for every level, under a name that says it."""
+    if levels and not any(definition.conditioning == "upscaling" for definition in definitions):
+        raise InputError("noise_levels: only an upscaling checkpoint has them, and none is swept")
+    found = []
+    for definition in definitions:
+        if not levels or definition.conditioning != "upscaling":
+            found.append(definition)
+            continue
+        found += [
+            dataclasses.replace(definition, name=f"{definition.name}-noise{level}", noise_level=level)
+            for level in levels
+        ]
+    return found
 
 
 def _as_drawn(definition: CheckpointConfig, protocol: ProtocolConfig) -> CheckpointConfig:

@@ -84,6 +84,8 @@ def _faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
             yield "guidance_scales", _list(scales), "a guidance scale is a finite number of at least 0"
     if len(set(scales)) < len(scales):
         yield "guidance_scales", _list(scales), "each scale once"
+    if len(set(config.noise_levels)) < len(config.noise_levels):
+        yield "noise_levels", _list(config.noise_levels), "each level once"
     yield from _number_faults(config)
     yield from _choice_faults(config)
     yield from _metric_faults(config)
@@ -168,6 +170,10 @@ def _checkpoint_faults(definition: CheckpointConfig) -> Iterator[tuple[str, Any,
         yield "beta_end", definition.beta_end, "allowed: at least beta_start, below 1"
     if not math.isfinite(definition.lora_scale):
         yield "lora_scale", definition.lora_scale, "a finite number"
+    yield from _noise_level_faults(definition)
+
+
+def _noise_level_faults(definition: CheckpointConfig) -> Iterator[tuple[str, Any, str]]:
     level = definition.noise_level
     if definition.conditioning == "upscaling":
         if level is None or not 0 <= level < 1000:

@@ -116,6 +116,7 @@ class SweepConfig:
     checkpoints: list[str] = _identity()
     checkpoint: CheckpointConfig | None = dataclasses.field(default=None, metadata={"identity": True})
     guidance_scales: list[float] = _identity()
+    noise_levels: list[int] = _identity()
     prompts: PromptsConfig = _identity()
     seed: int = _identity()
     sampler: SamplerConfig = _identity()
