@@ -14,6 +14,7 @@ from sd2eval import masks, noise
 from sd2eval.checkpoints.conditioning import (
     Conditioning,
     depth_adapter,
+    estimator_input,
     inpainting_adapter,
     low_resolution,
     normalized_depth,
@@ -131,3 +132,35 @@ def test_low_resolution_is_antialiased() -> None:
     stripes[:, :, ::2] = 255  # too fine for the small image: only their mean may remain
     inner = low_resolution(stripes)[0, :, 2:-2].astype(float)
     assert abs(inner - 127.5).max() < 8
+
+
+def keys_cubic(distance: torch.Tensor) -> torch.Tensor:
+    """Weight of a sample at a distance, Keys (1981) with a = -0.75, as OpenCV's INTER_CUBIC has it."""
+    a, d = -0.75, distance.abs()
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+def resampling(size: int, into: int) -> torch.Tensor:
+    """Matrix [into, size] of a cubic resize with pixel centres at halves and repeated borders."""
+    matrix = torch.zeros(into, size, dtype=torch.float64)
+    for row in range(into):
+        centre = (row + 0.5) * size / into - 0.5
+        for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
+            weight = keys_cubic(torch.tensor(centre - tap, dtype=torch.float64))
+            matrix[row, min(max(tap, 0), size - 1)] += weight
+    return matrix
+
+
+@pytest.mark.parametrize("size", [64, 96, 23])
+def test_the_estimators_input_is_resized_as_opencv_does_without_antialiasing(size: int) -> None:
+    signed = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    matrix = resampling(size, 40)
+    want = torch.einsum("ij,bcjk,lk->bcil", matrix, signed, matrix)
+    torch.testing.assert_close(estimator_input(signed.float(), 40).double(), want, rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_of_the_estimators_size_is_left_alone() -> None:
+    signed = torch.rand(1, 3, 40, 40)
+    assert estimator_input(signed, 40) is signed
