@@ -13,8 +13,6 @@ from sd2eval.meter import Meter
 from sd2eval.part import writing
 
 BLOCK = 1 << 20
-ENCRYPTED = 1
-"""Bit of a member's flags."""
 
 
 def unpack(
@@ -82,7 +80,7 @@ def _fault(info: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was made on a system without them
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or another special file"
-    return "is encrypted" if info.flag_bits & ENCRYPTED else ""
+    return ""
 
 
 def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, meter: Meter) -> str:

@@ -10,13 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -99,8 +99,7 @@ def test_only_what_is_missing_is_fetched(server: Loopback, published: Published,
 def test_missing_images_are_added_to_those_that_are_there(
     server: Loopback, published: Published, own: Path
 ) -> None:
-    missing = own / "val2017" / "000000000003.jpg"
-    kept = own / "val2017" / "000000000004.jpg"
+    missing, kept = (own / "val2017" / f"00000000000{key}.jpg" for key in (3, 4))
     content, inode = missing.read_bytes(), kept.stat().st_ino
     missing.unlink()
     fetch_coco(own, published=published, progress=False)
@@ -111,13 +110,15 @@ def test_missing_images_are_added_to_those_that_are_there(
 def test_a_link_to_another_place_is_filled_there(
     tmp_path: Path, server: Loopback, published: Published, own: Path
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    (own / "val2017").rename(elsewhere)
-    (own / "val2017").symlink_to(elsewhere)
-    (elsewhere / "000000000003.jpg").unlink()
-    fetch_coco(own, published=published, progress=False)
-    assert (own / "val2017").is_symlink()
-    assert len(list(elsewhere.iterdir())) == IMAGES
+    other_disk = Path("/dev/shm")  # where there is one; renaming from one disk to another fails
+    with tempfile.TemporaryDirectory(dir=other_disk if os.access(other_disk, os.W_OK) else tmp_path) as there:
+        elsewhere = Path(there) / "elsewhere"
+        shutil.move(own / "val2017", elsewhere)
+        (own / "val2017").symlink_to(elsewhere)
+        (elsewhere / "000000000003.jpg").unlink()
+        fetch_coco(own, published=published, progress=False)
+        assert (own / "val2017").is_symlink()
+        assert len(list(elsewhere.iterdir())) == IMAGES
 
 
 @pytest.mark.parametrize("file", ["val2017/000000000002.jpg", CAPTIONS, INSTANCES, KEYPOINTS])
@@ -194,8 +195,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_asked(
 def test_an_image_that_differs_from_the_archive_is_found(
     server: Loopback, published: Published, own: Path
 ) -> None:
-    other = np.zeros((42, 58, 3), dtype=np.uint8)
-    Image.fromarray(other).save(own / "val2017" / "000000000002.jpg")
+    Image.new("RGB", (58, 42)).save(own / "val2017" / "000000000002.jpg")
     assert verify_coco(own, published=published, progress=False).faults == ()  # nothing to compare with yet
     (own / "val2017" / "000000000001.jpg").unlink()
     with pytest.raises(InputError, match=r"000000000002\.jpg: its bytes are not those that were fetched"):
@@ -216,9 +216,10 @@ def test_an_archive_without_what_is_wanted_is_refused(
 # Interrupted
 
 CHILD = """
-    import pickle, sys
+    import pickle, signal, sys
     from sd2eval.coco import fetch_coco, show
     from sd2eval.errors import exit_codes
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
     with exit_codes():
         show(sys.argv[1], fetch_coco(sys.argv[1], published=pickle.load(sys.stdin.buffer)))
 """
@@ -278,8 +279,8 @@ def test_an_archive_that_was_complete_is_not_asked_for_again(
     tmp_path: Path, server: Loopback, published: Published
 ) -> None:
     (tmp_path / ".val2017.zip").write_bytes(server.files["val2017.zip"].content)
-    (tmp_path / ".unpacking").mkdir()
-    (tmp_path / ".unpacking" / "half.jpg").write_bytes(b"of a process that was killed")
+    (tmp_path / ".unpacking" / CAPTIONS).parent.mkdir(parents=True)
+    (tmp_path / ".unpacking" / CAPTIONS).write_bytes(b"of a process that was killed")
     fetch_coco(tmp_path, published=published, progress=False)
     assert asked(server) == ["annotations.zip"]
     found = tree(tmp_path)

@@ -162,11 +162,21 @@ def test_a_wrong_size_is_refused(server: Loopback, target: Path, size: int, how:
     assert files(target) == []
 
 
-def test_a_wrong_size_is_known_before_anything_is_kept_or_lost(server: Loopback, target: Path) -> None:
+def test_an_answer_without_end_is_broken_off(server: Loopback, target: Path) -> None:
+    url = server.add("model.bin", CONTENT, says_length=False, silent_after=200_000)
+    with pytest.raises(InputError, match="bytes, not 1000"):
+        get(url, target, size=1000)
+    assert len(server.log) == 1
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_wrong_size_is_known_before_anything_is_kept_or_lost(
+    server: Loopback, target: Path, ranges: bool
+) -> None:
     url = server.add("model.bin", CONTENT, cuts=[100_000, 0, 0])
     with pytest.raises(Stopped):
         get(url, target, digest=SHA256)
-    page = server.add("portal.html", b"<html>log in</html>")
+    page = server.add("portal.html", b"<html>log in</html>", ranges=ranges)
     with pytest.raises(InputError, match="19 bytes"):
         get(page, target, digest=SHA256, size=len(CONTENT))
     get(url, target, digest=SHA256)

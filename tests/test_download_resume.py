@@ -147,10 +147,11 @@ def test_a_file_that_was_complete_when_the_process_died_is_only_checked(
 # Interrupted
 
 CHILD = """
-    import sys
+    import signal, sys
     from pathlib import Path
     from sd2eval.download import fetch
     from sd2eval.errors import exit_codes
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
     with exit_codes():
         fetch(sys.argv[1], Path(sys.argv[2]), digest=sys.argv[3], label="weights")
 """

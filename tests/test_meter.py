@@ -51,9 +51,8 @@ def test_a_file_gets_a_line_now_and_then(
     assert capsys.readouterr().err == "a.zip: 500 B\na.zip: 1.0 kB of 4.0 kB (25%)\n"
 
 
-def break_off(step: Meter) -> None:
-    step.to(1000)
-    step.say("hello")
+def break_off(step: Meter, done: int = 1000) -> None:
+    step.to(done, 4000)
     raise KeyboardInterrupt
 
 
@@ -61,6 +60,15 @@ def test_a_step_that_ends_early_says_how_far_it_came(capsys: pytest.CaptureFixtu
     with pytest.raises(KeyboardInterrupt), Meter("a.zip", 4000) as step:
         break_off(step)
     assert capsys.readouterr().err.splitlines()[-1] == "a.zip: stopped at 1.0 kB of 4.0 kB (25%)"
+
+
+@pytest.mark.parametrize("done", [0, 4000])
+def test_a_failure_before_the_first_or_after_the_last_byte_needs_no_line(
+    done: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt), Meter("a.zip") as step:
+        break_off(step, done)
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_printed_when_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sd2eval import part
 from sd2eval.download import Patience, fetch, need_space
 from sd2eval.errors import InputError
 from sd2eval.part import Part, alone
@@ -84,6 +85,25 @@ def test_two_writers_of_one_file_do_not_meet(server: Loopback, target: Path) -> 
     with Part(target).open(), pytest.raises(InputError, match="another process is writing it"):
         get(url, target)
     get(url, target)
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_part_that_its_holder_ended_meanwhile_is_begun_anew(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, ended = part._lock, []
+
+    def lock(descriptor: int, path: Path) -> None:
+        if not ended:  # between opening and locking
+            ended.append(Part(target).path.unlink())
+        real(descriptor, path)
+
+    monkeypatch.setattr(part, "_lock", lock)
+    mine = Part(target)
+    with mine.open():
+        mine.write(CONTENT)
+        mine.publish()
+    assert ended == [None]
     assert target.read_bytes() == CONTENT
 
 
