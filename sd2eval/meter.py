@@ -73,7 +73,8 @@ class Meter:
     def _far(self) -> str:
         if not self.total:
             return self._count(self.done)
-        return f"{self._count(self.done)} of {self._count(self.total)} ({100 * self.done // self.total}%)"
+        done = self._count(self.done) if self.unit == BYTES else f"{self.done:,}"
+        return f"{done} of {self._count(self.total)} ({100 * self.done // self.total}%)"
 
     def _count(self, number: int) -> str:
         return format_bytes(number) if self.unit == BYTES else f"{number:,} {self.unit}"

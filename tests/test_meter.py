@@ -51,6 +51,15 @@ def test_a_file_gets_a_line_now_and_then(
     assert capsys.readouterr().err == "a.zip: 500 B\na.zip: 1.0 kB of 4.0 kB (25%)\n"
 
 
+def test_things_are_counted_as_things(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(meter, "PLAIN_SECONDS", 0.0)
+    with Meter("checking", 5000, unit="images") as step:
+        step.to(1250)
+    assert capsys.readouterr().err.splitlines()[-1] == "checking: 1,250 of 5,000 images (25%)"
+
+
 def break_off(step: Meter, done: int = 1000) -> None:
     step.to(done, 4000)
     raise KeyboardInterrupt
