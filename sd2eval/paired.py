@@ -35,7 +35,7 @@ WINDOW, SIGMA = 11, 1.5
 """SSIM's Gaussian window, in pixels."""
 K1, K2 = 0.01, 0.03
 """SSIM's stabilisers."""
-CHUNK_PIXELS = 16 * 512**2
+CHUNK_PIXELS = 4 * 512**2
 """Pixels compared at a time: SSIM holds some 30 float64 maps of them."""
 
 

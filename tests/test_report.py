@@ -183,6 +183,81 @@ def test_the_energy_of_a_run_is_called_estimated_as_soon_as_one_part_is(store: R
     assert "estimated" in (store.path / "pareto.svg").read_text()
 
 
+def test_a_run_from_before_the_paired_metrics_is_read_as_it_is(store: RunFolder) -> None:
+    """Its protocol does not list them, so that its shards need not have them."""
+    info = store.read_info()
+    kinds = {name: {"conditioning": "upscaling", "source": "x", "components": {}} for name in NAMES}
+    store.write_info(dataclasses.replace(info, config=info.config | {"checkpoint_definitions": kinds}))
+    report.write_report(store.path)
+    results = sd2eval.load_run(store.path).results
+    assert len(results) == len(NAMES) * len(SCALES) * 3
+    assert not any("psnr" in metric for metric in results["metric"])
+
+
+def with_psnr(path: Path, psnr: np.ndarray, invalid: tuple[int, ...] = ()) -> RunFolder:
+    """A run of one upscaling checkpoint with PSNR values float [N, scales]."""
+    store = begin(path)
+    info = store.read_info()
+    config = info.config | {"checkpoint_definitions": {"x4": {"conditioning": "upscaling"}}}
+    config["protocol"] = {"name": "mini", "metrics": ["fd_mini", "clip_mini", "psnr", "psnr_mask"]}
+    store.write_info(dataclasses.replace(info, config=config))
+    images = [
+        ImageRecord(
+            caption_id=100 + i,
+            guidance_scale=scale,
+            sha256="0",
+            truncated=False,
+            invalid="non-finite" if i in invalid else "",
+        )
+        for i in range(N)
+        for scale in SCALES
+    ]
+    arrays = features("512-base") | {"psnr": psnr}
+    store.publish("x4", Block(0, N - 1), arrays, images, [READING], SCALES)
+    return store
+
+
+def test_a_paired_metric_is_the_mean_over_the_valid_images_clustered_by_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    psnr = np.random.default_rng(5).normal(20, 3, (N, len(SCALES)))
+    psnr[[2, 3]] = np.nan  # what a shard holds for an invalid image
+    store = with_psnr(tmp_path / "run", psnr, invalid=(2, 3))
+    run = sd2eval.load_run(store.path)
+    assert set(run.results["metric"]) == {"fd_mini", "clip_mini", "psnr"}
+    row = value(run.results, "x4", 3.0, "psnr")
+    values = np.delete(psnr[:, 1], [2, 3])
+    sums = (values - values.mean()).reshape(-1, 2).sum(1)  # two captions per image
+    assert row["value"] == pytest.approx(values.mean())
+    assert row["stderr"] == pytest.approx(np.sqrt(5 / 4 * np.square(sums).sum()) / 10)
+    assert (row["n"], row["direction"], row["unit"]) == (10, "higher", "dB")
+    report.show(run)
+    assert "Each image against the caption's own" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_value_that_is_no_number_is_refused_where_its_image_is_valid(tmp_path: Path, broken: float) -> None:
+    psnr = np.full((N, len(SCALES)), 20.0)
+    psnr[4, 0] = broken
+    store = with_psnr(tmp_path / "run", psnr)
+    with pytest.raises(InputError, match="NaN or infinity in 1 of 12, first in row 4"):
+        sd2eval.load_run(store.path)
+
+
+def test_a_run_without_a_distance_has_tables_and_says_that_it_has_no_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = with_psnr(tmp_path / "run", np.full((N, len(SCALES)), 20.0))
+    info = store.read_info()
+    config = info.config | {"protocol": {"name": "mini", "metrics": ["psnr"]}}
+    store.write_info(dataclasses.replace(info, config=config))
+    report.show(sd2eval.load_run(store.path))
+    printed = capsys.readouterr().out
+    assert "PSNR" in printed
+    assert "no figure" in printed
+    assert not (store.path / "pareto.png").exists()
+
+
 def test_results_json_is_the_csv(store: RunFolder) -> None:
     report.write_report(store.path)
     written = json.loads((store.path / "results.json").read_text())
