@@ -46,6 +46,18 @@ class RunFolder:
         """Whether a run was begun here."""
         return (self.path / "run.json").exists()
 
+    @property
+    def begun(self) -> bool:
+        """Whether a shard is published: until then nothing would be lost by another run."""
+        return any((self.path / "shards").glob(f"*/[!{TEMPORARY[0]}]*"))
+
+    def restart(self) -> None:
+        """Remove what a run left that never published a shard."""
+        for name in ("sessions", "images", "sheets"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ("prompts.json", "reference.npz", "run.json"):
+            (self.path / name).unlink(missing_ok=True)
+
     def read_info(self) -> RunInfo:
         """Return `run.json`.
 

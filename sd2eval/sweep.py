@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from sd2eval import checkpoints, evaluate, images, paired, provenance, report, shard
-from sd2eval.checkpoints import Checkpoint
-from sd2eval.checkpoints.sources import Sources, resolve
+from sd2eval.checkpoints import Checkpoint, Weights, find_weights
 from sd2eval.config import (
     CheckpointConfig,
     SweepConfig,
@@ -54,8 +53,8 @@ class Job:
 
     config: SweepConfig
     definitions: list[CheckpointConfig]
-    sources: dict[str, Sources]
-    """Each checkpoint's files, by its name."""
+    weights: dict[str, Weights]
+    """Each checkpoint's files and their digest, by its name."""
     dataset: Dataset
     store: RunFolder
     device: torch.device
@@ -112,12 +111,12 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     fields = run_identity(config, definitions, dtype) | {"data.captions_sha256": dataset.captions_digest}
     store = RunFolder(Path(config.out or f"outputs/{config.protocol.name}-{digest(fields)[:8]}"))
     store.refuse_foreign()
-    if store.exists:
+    if store.exists and store.begun:
         refuse_other(store.read_info(), fields)
         if finished(store):
             return report.load_run(store.path)
-    # What must be fetched is fetched before anything begins, with a display of its own.
-    found = {definition.name: resolve(definition) for definition in definitions}
+    # Weights are fetched and recognised before anything begins, with a display of their own.
+    weights = {definition.name: find_weights(definition) for definition in definitions}
     total = config.prompts.n * len(config.guidance_scales) * len(definitions)
     with store.lock(), Interrupt() as interrupt:
         store.clean()
@@ -126,7 +125,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
             config.guidance_scales
         )
         with Progress(total, done_images=done, quiet=not config.progress) as progress:
-            job = Job(config, definitions, found, dataset, store, device, dtype, meter, progress, interrupt)
+            job = Job(config, definitions, weights, dataset, store, device, dtype, meter, progress, interrupt)
             _run(job, fields)
     return report.load_run(store.path)
 
@@ -149,8 +148,12 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
     """Record what is run, or make sure that it is what was begun here."""
     whole = fields | {f"digests.{name}": value for name, value in digests.items()}
     if job.store.exists:
-        refuse_other(job.store.read_info(), whole)
-        return
+        info = job.store.read_info()
+        if job.store.begun:
+            refuse_other(info, whole)
+        if job.store.begun or info.identity == digest(whole):
+            return
+        job.store.restart()
     definitions = {definition.name: asdict(definition) for definition in job.definitions}
     info = RunInfo(
         schema_version=SCHEMA_VERSION,
@@ -170,10 +173,7 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
 
 def input_digests(job: Job, extractors: Extractors) -> dict[str, str]:
     """Return the SHA-256 of every input, by name; refuses weights that are not what their name says."""
-    digests = {
-        f"weights/{definition.name}": checkpoints.identify(definition, job.sources[definition.name])
-        for definition in job.definitions
-    }
+    digests = {f"weights/{name}": weights.digest for name, weights in job.weights.items()}
     digests["data/captions"] = job.dataset.captions_digest
     digests |= extractors.digests
     digests["reference"] = reference_digest(job.dataset.reference, job.config.protocol, extractors.distance)
@@ -201,8 +201,8 @@ def _checkpoint(job: Job, definition: CheckpointConfig, extractors: Extractors) 
     todo = sum(map(len, blocks))
     job.progress.checkpoint(definition.name, job.config.prompts.n, job.config.prompts.n - todo)
     with job.spend("load", definition.name):
-        sources, dtype = job.sources[definition.name], getattr(torch, job.dtype)
-        checkpoint = checkpoints.load(definition, job.device, dtype, sources)
+        files, dtype = job.weights[definition.name].sources, getattr(torch, job.dtype)
+        checkpoint = checkpoints.load(definition, job.device, dtype, files)
         checkpoints.check_prediction(checkpoint)
     for block in blocks:
         _shard(job, checkpoint, block, extractors)

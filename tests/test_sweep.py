@@ -267,3 +267,19 @@ def test_every_kind_of_checkpoint_runs_on_photographs(tmp_path: Path) -> None:
     assert run.results.groupby("checkpoint").ngroups == 5
     for cell in run.results["checkpoint"].unique():
         assert {image.shape for image in pixels(run.path, f"{cell}_g2").values()} == {(64, 64, 3)}
+
+
+def test_a_folder_without_a_finished_shard_is_free_for_other_settings(tmp_path: Path) -> None:
+    """A mistake that shows only after the run was recorded must not block its own correction."""
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match="predicts epsilon, not v"):
+        sweep(out, "checkpoint=512-base", "checkpoint.name=mine", "checkpoint.prediction_type=v_prediction")
+    assert (out / "run.json").exists()
+    (out / "images" / "mine_g1.5").mkdir(parents=True)
+    (out / "images" / "mine_g1.5" / "1.png").write_bytes(b"of the run that was not")
+    run = sweep(out, "checkpoint=512-base", "checkpoint.name=mine", "prompts.n=2")
+    assert set(run.results["n"]) == {2}
+    assert len(run.prompts) == 2
+    assert not (out / "images" / "mine_g1.5" / "1.png").exists()
+    with pytest.raises(InputError, match="out holds another run"):
+        sweep(out, "checkpoint=512-base", "checkpoint.name=mine", "prompts.n=3")

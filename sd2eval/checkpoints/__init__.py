@@ -17,7 +17,7 @@ from sd2eval.checkpoints.conditioning import (
     inpainting_adapter,
     upscaling_adapter,
 )
-from sd2eval.checkpoints.identity import identify
+from sd2eval.checkpoints.identity import Weights, find_weights, identify
 from sd2eval.checkpoints.networks import Networks, load_networks
 from sd2eval.checkpoints.prediction import check_prediction
 from sd2eval.checkpoints.single_file import EXTRA_CHANNELS
@@ -166,9 +166,11 @@ __all__ = [
     "Adapter",
     "Checkpoint",
     "Conditioning",
+    "Weights",
     "assemble",
     "check_prediction",
     "ddim_scheduler",
+    "find_weights",
     "identify",
     "load",
     "vae_factor",

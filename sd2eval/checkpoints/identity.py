@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from sd2eval.checkpoints.sources import Sources, digest
+from dataclasses import dataclass
+
+from sd2eval.checkpoints.single_file import check_contents
+from sd2eval.checkpoints.sources import Sources, digest, resolve
+from sd2eval.checkpoints.weights_file import WeightsFile
 from sd2eval.config import CheckpointConfig
 from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
 from sd2eval.published import TABLE, Published, by_digest, published, remember
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint's files, and the SHA-256 that names them."""
+
+    sources: Sources
+    digest: str
+
+
+def find_weights(definition: CheckpointConfig) -> Weights:
+    """Find a checkpoint's files, fetch what is not here, and make sure that they are what they are called.
+
+    Raises:
+        InputError: they cannot be had, or are something else.
+    """
+    sources = resolve(definition)
+    if sources.file:
+        check_contents(WeightsFile(sources.file), definition)
+    return Weights(sources, identify(definition, sources))
 
 
 def identify(definition: CheckpointConfig, sources: Sources) -> str:

@@ -72,11 +72,6 @@ def _in_file(
 ) -> dict[str, Loader]:
     weights = WeightsFile(file)
     single_file.check_contents(weights, definition)
-    if architecture is None and definition.architecture is None:
-        raise InputError(
-            f"checkpoint.architecture: '{definition.name}' comes from a single file; start from its "
-            "published relative: checkpoint=512-base-ema checkpoint.source=FILE checkpoint.name=mine"
-        )
     architecture = architecture or load_architecture(definition.architecture or "")
     loaders: dict[str, Loader] = {
         "unet": partial(single_file.load_unet, weights, architecture, dtype),

@@ -76,6 +76,11 @@ def check_contents(weights: WeightsFile, definition: CheckpointConfig) -> None:
     Raises:
         InputError: says what the file is and what was expected.
     """
+    if definition.architecture is None:
+        raise InputError(
+            f"checkpoint.architecture: '{definition.name}' comes from a single file; start from its "
+            "published relative: checkpoint=512-base-ema checkpoint.source=FILE checkpoint.name=mine"
+        )
     found = contents(weights)
     needed = LATENT_CHANNELS + EXTRA_CHANNELS[definition.conditioning]
     if found.in_channels != needed:
