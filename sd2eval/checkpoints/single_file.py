@@ -37,7 +37,7 @@ class Contents:
 
     def __str__(self) -> str:
         """Describe it in a phrase."""
-        family = {1024: "a Stable Diffusion 2", 768: "a Stable Diffusion 1"}.get(self.context, "another")
+        family = {1024: "a Stable Diffusion 2", 768: "a Stable Diffusion 1"}.get(self.context, "an unknown")
         kind = KINDS.get(self.in_channels, "diffusion")
         return f"{family} {kind} checkpoint ({self.in_channels} input channels, text width {self.context})"
 
