@@ -38,6 +38,7 @@ def test_a_mistake_gets_one_line(
     from sd2eval.__main__ import main
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # should one of them ask after all, nobody answers
     with pytest.raises(SystemExit) as stop:
         main(words.split())
     assert stop.value.code == 2

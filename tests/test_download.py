@@ -22,7 +22,7 @@ SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 QUICK = Patience(silence_seconds=0.3, tries=3, pause_seconds=0.01)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
     monkeypatch.setenv("no_proxy", "*")
     with serving() as loopback:
