@@ -150,7 +150,12 @@ def _alexnet_file(config: ExtractorConfig) -> Path:
         raise InputError(f"extractor '{config.name}': neither `source` nor `pretrained` says which weights")
     # Where torchvision itself keeps it.
     target = Path(torch.hub.get_dir(), "checkpoints", f"{name}.pth")
-    return fetch(ADDRESS.format(name=name), target, digest=digest)
+    try:
+        return fetch(ADDRESS.format(name=name), target, digest=digest)
+    except InputError as error:
+        raise InputError(
+            f"extractor '{config.name}': {error}; protocol.perceptual.source=FILE names a local copy"
+        ) from error
 
 
 def _heads_file() -> Path:
