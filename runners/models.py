@@ -55,10 +55,10 @@ def main() -> None:
         as_json = words.truth(options, "json", False)
         print(models_table.as_json(holdings)) if as_json else models_table.show(holdings)
     elif action == "verify":
-        if not models.verify(names, table, progress=progress):
+        if not models.verify_models(names, table, progress=progress):
             raise SystemExit(1)
     elif action == "fetch":
-        models.fetch(names, table, progress=progress)
+        models.fetch_models(names, table, progress=progress)
     else:
         if len(names) != 1:
             raise InputError("models forget: give one name")

@@ -34,6 +34,6 @@ def main() -> None:
     from sd2eval import selfcheck
 
     fixtures = Path(options["fixtures"]).expanduser() if "fixtures" in options else None
-    passed = selfcheck.run(fixtures, options.get("device", "auto"), options.get("dtype", "float32"))
+    passed = selfcheck.run_selfcheck(fixtures, options.get("device", "auto"), options.get("dtype", "float32"))
     if not passed:
         raise SystemExit(1)

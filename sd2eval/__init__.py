@@ -17,19 +17,35 @@ if not Path(__path__[0], "conf").is_dir():
 if TYPE_CHECKING:
     from sd2eval.coco import fetch_coco as fetch_coco
     from sd2eval.coco import verify_coco as verify_coco
+    from sd2eval.models import fetch_models as fetch_models
+    from sd2eval.models import verify_models as verify_models
     from sd2eval.report import load_run as load_run
     from sd2eval.report import write_report as write_report
+    from sd2eval.selfcheck import run_selfcheck as run_selfcheck
     from sd2eval.sweep import run_sweep as run_sweep
 
 _API = {
     "fetch_coco": "sd2eval.coco",
+    "fetch_models": "sd2eval.models",
     "load_run": "sd2eval.report",
+    "run_selfcheck": "sd2eval.selfcheck",
     "run_sweep": "sd2eval.sweep",
     "verify_coco": "sd2eval.coco",
+    "verify_models": "sd2eval.models",
     "write_report": "sd2eval.report",
 }
 
-__all__ = ["__version__", "fetch_coco", "load_run", "run_sweep", "verify_coco", "write_report"]
+__all__ = [
+    "__version__",
+    "fetch_coco",
+    "fetch_models",
+    "load_run",
+    "run_selfcheck",
+    "run_sweep",
+    "verify_coco",
+    "verify_models",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:

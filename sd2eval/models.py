@@ -20,7 +20,7 @@ def holdings(table: Path = TABLE) -> list[Holding]:
     return [holding(entry) for entry in published(table).values()]
 
 
-def verify(names: Sequence[str], table: Path = TABLE, *, progress: bool = True, say: Say = print) -> bool:
+def verify_models(names: Sequence[str], table: Path = TABLE, *, progress: bool = True, say: Say = print) -> bool:
     """Hash what is here and say for each whether it is right; return whether all is.
 
     Args:
@@ -39,7 +39,7 @@ def verify(names: Sequence[str], table: Path = TABLE, *, progress: bool = True, 
     return all(judged)
 
 
-def fetch(names: Sequence[str], table: Path = TABLE, *, progress: bool = True, say: Say = print) -> None:
+def fetch_models(names: Sequence[str], table: Path = TABLE, *, progress: bool = True, say: Say = print) -> None:
     """Download weights, check them, and say where they lie and how to use them.
 
     Args:

@@ -14,8 +14,7 @@ import torch
 from rich.console import Console
 
 from sd2eval.checkpoints import Checkpoint, Conditioning, conditioning
-from sd2eval.devices import device_name as name_of
-from sd2eval.devices import resolve_device, set_precision
+from sd2eval.devices import device_name, resolve_device, set_precision
 from sd2eval.fixture import Fixture, Tensors, find_fixtures, load_fixture, read_fixture, weights_of
 from sd2eval.sampler import Inputs, sample
 from sd2eval.words import one_of
@@ -154,32 +153,32 @@ def _sample(
     )
 
 
-def run(fixtures: Path | None, device_name: str, dtype_name: str) -> bool:
+def run_selfcheck(fixtures: Path | None = None, device: str = "auto", dtype: str = "float32") -> bool:
     """Check this machine against fixtures, print the outcome, and return whether all is within limits.
 
     Args:
         fixtures: a fixture or a folder of them; None for the shipped ones.
-        device_name: as of the sweep.
-        dtype_name: `float32`, `bfloat16` or `float16`.
+        device: as of the sweep.
+        dtype: `float32`, `bfloat16` or `float16`.
 
     Raises:
         InputError: no such fixture, device or dtype.
     """
-    dtype = getattr(torch, one_of(dtype_name, DTYPES, "dtype"))
+    precision = getattr(torch, one_of(dtype, DTYPES, "dtype"))
     found = [read_fixture(folder) for folder in find_fixtures(fixtures)]
-    device = resolve_device(device_name)
-    set_precision(dtype_name)
+    place = resolve_device(device)
+    set_precision(dtype)
     console = Console(highlight=False)
-    console.print(f"{name_of(device)}, {dtype_name}, torch {torch.__version__}", style="bold")
+    console.print(f"{device_name(place)}, {dtype}, torch {torch.__version__}", style="bold")
     checks: list[Check] = []
     for fixture in found:
         console.print(f"\n{fixture.folder.name}: {STEPS} DDIM steps at {len(fixture.scales)} guidance scales")
         with console.status("loading"):
-            checkpoint = load_fixture(fixture, weights_of(fixture), device, dtype)
+            checkpoint = load_fixture(fixture, weights_of(fixture), place, precision)
         with console.status("sampling"):
-            checks += [_print(console, check) for check in check_fixture(fixture, checkpoint, dtype)]
+            checks += [_print(console, check) for check in check_fixture(fixture, checkpoint, precision)]
     failed = [check for check in checks if not check.passed]
-    console.print(_verdict(checks, failed, dtype), soft_wrap=True)
+    console.print(_verdict(checks, failed, precision), soft_wrap=True)
     return not failed
 
 

@@ -36,7 +36,7 @@ class World:
     def fetch(self, *names: str) -> str:
         """Fetch in this process and return what was said."""
         self.said.clear()
-        models.fetch(names, self.table, progress=False, say=self.said.append)
+        models.fetch_models(names, self.table, progress=False, say=self.said.append)
         return "\n".join(self.said)
 
     def refusal(self, *names: str) -> str:
@@ -48,7 +48,7 @@ class World:
     def verify(self, *names: str) -> tuple[bool, str]:
         """Verify in this process and return the judgement and what was said."""
         self.said.clear()
-        right = models.verify(names, self.table, progress=False, say=self.said.append)
+        right = models.verify_models(names, self.table, progress=False, say=self.said.append)
         return right, "\n".join(self.said)
 
     def state(self, name: str) -> str:

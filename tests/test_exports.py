@@ -10,8 +10,8 @@ import sd2eval
 
 
 def test_the_public_names_are_these() -> None:
-    names = ["__version__", "fetch_coco", "load_run", "run_sweep", "verify_coco", "write_report"]
-    assert dir(sd2eval) == names
+    verbs = ["fetch_coco", "fetch_models", "load_run", "run_selfcheck", "run_sweep"]
+    assert dir(sd2eval) == ["__version__", *verbs, "verify_coco", "verify_models", "write_report"]
 
 
 @pytest.mark.parametrize("name", sorted(set(sd2eval.__all__) - {"__version__"}))
@@ -31,6 +31,12 @@ def test_a_name_that_does_not_exist_is_answered_with_those_that_do() -> None:
 def test_verbs_of_the_command_line_are_callable_from_python() -> None:
     from sd2eval.__main__ import VERBS
 
-    functions = {"sweep": sd2eval.run_sweep, "report": sd2eval.write_report, "data": sd2eval.fetch_coco}
+    functions = {
+        "sweep": sd2eval.run_sweep,
+        "report": sd2eval.write_report,
+        "selfcheck": sd2eval.run_selfcheck,
+        "models": sd2eval.fetch_models,
+        "data": sd2eval.fetch_coco,
+    }
     assert functions.keys() == VERBS.keys()
     assert all(map(callable, functions.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sd2eval.checkpoints.text import penultimate_config
 from sd2eval.config import from_overrides
 from sd2eval.errors import InputError
 from sd2eval.store import RunFolder
+from tests import hub_server
 
 WEIGHTS = Path(sd2eval.__path__[0], "mini", "weights")
 SMALL = ("experiment=smoke", "prompts.n=2", "progress=false", "device=cpu", "images=none")
@@ -99,3 +101,49 @@ def test_an_epsilon_file_under_a_v_definition_is_refused_before_anything_is_samp
     with pytest.raises(InputError, match="'mine' predicts epsilon, not v: given pure noise"):
         sweep(tmp_path / "run", *of_file(single), "checkpoint.prediction_type=v_prediction")
     assert RunFolder(tmp_path / "run").blocks("mine") == []
+
+
+@pytest.fixture
+def hub_with_mini(single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.Hub]:
+    """A loopback hub whose repository holds the file, and the same model in diffusers layout."""
+    with hub_server.serve() as server:
+        server.put("me/mini", "mini.safetensors", (single / "mini.safetensors").read_bytes())
+        parts = {
+            "unet": "512-base/unet",
+            "vae": "vae",
+            "text_encoder": "text_encoder",
+            "tokenizer": "tokenizer",
+        }
+        for part, folder in parts.items():
+            for file in (WEIGHTS / folder).iterdir():
+                server.put("me/mini", f"{part}/{file.name}", file.read_bytes())
+        hub_server.connect(server, tmp_path / "hub", monkeypatch)
+        yield server
+
+
+def test_a_sweep_fetches_a_single_file_or_folders_from_the_hub_once(
+    hub_with_mini: hub_server.Hub, single: Path, tmp_path: Path
+) -> None:
+    local = sweep(tmp_path / "local", "checkpoints=[512-base]")
+    single_file = (*of_file(single), "checkpoint.source=me/mini", "checkpoint.file=mini.safetensors")
+    assert sweep(tmp_path / "file", *single_file) == local
+    fetched = len(hub_with_mini.bodies())
+    assert sweep(tmp_path / "again", *single_file) == local
+    assert len(hub_with_mini.bodies()) == fetched
+    shared = [f"~checkpoint.components.{part}" for part in ("vae", "text_encoder", "tokenizer")]
+    folders = ("checkpoint=512-base", "checkpoint.source=me/mini", "checkpoint.name=mine", *shared)
+    assert sweep(tmp_path / "folders", *folders) == local
+
+
+def test_a_sweep_whose_file_is_not_in_the_repository_says_so_and_begins_nothing(
+    hub_with_mini: hub_server.Hub, single: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"me/mini.*other\.safetensors") as caught:
+        sweep(
+            tmp_path / "run",
+            *of_file(single),
+            "checkpoint.source=me/mini",
+            "checkpoint.file=other.safetensors",
+        )
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
