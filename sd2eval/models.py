@@ -20,7 +20,9 @@ def holdings(table: Path = TABLE) -> list[Holding]:
     return [holding(entry) for entry in published(table).values()]
 
 
-def verify_models(names: Sequence[str], table: Path = TABLE, *, progress: bool = True, say: Say = print) -> bool:
+def verify_models(
+    names: Sequence[str], table: Path = TABLE, *, progress: bool = True, say: Say = print
+) -> bool:
     """Hash what is here and say for each whether it is right; return whether all is.
 
     Args:
@@ -39,7 +41,9 @@ def verify_models(names: Sequence[str], table: Path = TABLE, *, progress: bool =
     return all(judged)
 
 
-def fetch_models(names: Sequence[str], table: Path = TABLE, *, progress: bool = True, say: Say = print) -> None:
+def fetch_models(
+    names: Sequence[str], table: Path = TABLE, *, progress: bool = True, say: Say = print
+) -> None:
     """Download weights, check them, and say where they lie and how to use them.
 
     Args:
