@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,13 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, DPTConfig, DPTForDepthEstimation
 
 from sd2eval.checkpoints import sources, vae_factor
+from sd2eval.checkpoints.architecture import load_architecture
 from sd2eval.checkpoints.text import penultimate_config
 from sd2eval.config import CheckpointConfig, ExtractorConfig, SweepConfig
 from sd2eval.devices import resolve_device, resolve_dtype
 from sd2eval.energy import assumed_watts, grid_intensity
 from sd2eval.sampler import unet_calls
-
-ARCHITECTURES = Path(__file__).parent / "checkpoints" / "architectures"
 
 EFFICIENCY = 0.5
 """Share of the matrix-product rate that a UNet too large to be timed here is assumed to reach."""
@@ -130,9 +128,11 @@ def _component_config(definition: CheckpointConfig, name: str) -> dict[str, Any]
     override = definition.components.get(name)
     root = sources.local_path(override or definition.source)
     file = None if root is None else (root if override else root / name) / "config.json"
-    if file is None or not file.exists():
-        file = ARCHITECTURES / (definition.architecture or "") / f"{name}.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    if file is not None and file.exists():
+        return dict(json.loads(file.read_text()))
+    if definition.architecture is None:
+        return {}
+    return getattr(load_architecture(definition.architecture), name) or {}
 
 
 def _text_config(config: dict[str, Any]) -> CLIPTextConfig:
