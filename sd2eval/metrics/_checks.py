@@ -55,3 +55,18 @@ def require_same_width(a: Array, b_width: int, what: str, other: str) -> None:
     """Refuse features of different extractors, as far as their width tells."""
     if a.shape[1] != b_width:
         raise InputError(f"{what} have d = {a.shape[1]}, {other} d = {b_width}: not the same extractor")
+
+
+def directions(embeddings: Array, what: str) -> Array:
+    """Return the rows divided by their length, [n, d].
+
+    Raises:
+        InputError: a row is zero and has no direction.
+    """
+    # Scaled first: the square of a tiny but honest row would underflow to zero.
+    largest = np.abs(embeddings).max(axis=1, keepdims=True)
+    if (largest == 0).any():
+        raise InputError(f"{what}: row {int(np.argmin(largest))} is zero and has no direction")
+    scaled = embeddings / largest
+    unit: Array = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+    return unit

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sd2eval.metrics._checks import as_varied_features, require_same_width
+from sd2eval.metrics._pairs import means_between, sums_within
 from sd2eval.statistics import Estimate
 
 Array = NDArray[np.float64]
-
-_BLOCK = 1024  # rows per side: kernel blocks of 8 MB, whatever n is
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +36,7 @@ def kernel_reference(features: ArrayLike) -> KernelReference:
         InputError: the features are not [m >= 2, d], not finite, or all rows are identical.
     """
     y = as_varied_features(features, "reference features")
-    return KernelReference(y, float(_sums_within(y).mean() / (len(y) - 1)))
+    return KernelReference(y, float(sums_within(y, _cubic).mean() / (len(y) - 1)))
 
 
 def kernel_distance(features: ArrayLike, reference: KernelReference) -> Estimate:
@@ -59,40 +58,13 @@ def kernel_distance(features: ArrayLike, reference: KernelReference) -> Estimate
     """
     x = as_varied_features(features, "features")
     require_same_width(x, reference.features.shape[1], "features", "the reference")
-    own = _sums_within(x) / (len(x) - 1)
-    cross = _means_between(x, reference.features)
+    own = sums_within(x, _cubic) / (len(x) - 1)
+    cross = means_between(x, reference.features, _cubic)
     influence = 2 * (own - cross)
     return Estimate(float(own.mean() - 2 * cross.mean() + reference.within), influence - influence.mean())
 
 
-def _kernel(x: Array, y: Array) -> Array:
+def _cubic(x: Array, y: Array) -> Array:
     base = x @ y.T / x.shape[1] + 1
     cube: Array = base * base * base
     return cube
-
-
-def _blocks(n: int) -> list[slice]:
-    return [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
-
-
-def _sums_within(x: Array) -> Array:
-    """Return for each row the sum of its kernel with all other rows, [n]; each pair of blocks only once."""
-    sums = np.zeros(len(x))
-    blocks = _blocks(len(x))
-    for i, rows in enumerate(blocks):
-        own = _kernel(x[rows], x[rows])
-        sums[rows] += own.sum(axis=1) - np.diagonal(own)
-        for columns in blocks[i + 1 :]:
-            pair = _kernel(x[rows], x[columns])
-            sums[rows] += pair.sum(axis=1)
-            sums[columns] += pair.sum(axis=0)
-    return sums
-
-
-def _means_between(x: Array, y: Array) -> Array:
-    """Return for each row of x the mean of its kernel with the rows of y, [n]."""
-    sums = np.zeros(len(x))
-    for rows in _blocks(len(x)):
-        for columns in _blocks(len(y)):
-            sums[rows] += _kernel(x[rows], y[columns]).sum(axis=1)
-    return sums / len(y)

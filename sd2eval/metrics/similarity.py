@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from sd2eval.errors import InputError
-from sd2eval.metrics._checks import as_features, require_same_width
+from sd2eval.metrics._checks import as_features, directions, require_same_width
 from sd2eval.statistics import Estimate
 
 
@@ -31,14 +30,6 @@ def mean_cosine(images: ArrayLike, texts: ArrayLike) -> Estimate:
     require_same_width(image, text.shape[1], "image embeddings", "text embeddings")
     if len(image) != len(text):
         raise InputError(f"one caption per image: got {len(image)} image and {len(text)} text embeddings")
-    cosines = (_directions(image, "image") * _directions(text, "text")).sum(axis=1)
+    cosines = (directions(image, "image embeddings") * directions(text, "text embeddings")).sum(axis=1)
     value = float(cosines.mean())
     return Estimate(value, cosines - value)
-
-
-def _directions(embeddings: NDArray[np.float64], what: str) -> NDArray[np.float64]:
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    if (lengths == 0).any():
-        raise InputError(f"{what} embeddings: row {int(np.argmin(lengths))} is zero and has no direction")
-    unit: NDArray[np.float64] = embeddings / lengths
-    return unit

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sd2eval.metrics import kernel
+from sd2eval.metrics import _pairs
 from sd2eval.metrics.kernel import kernel_distance, kernel_reference
 from sd2eval.statistics import standard_error
 
@@ -22,7 +22,7 @@ def naive(x, y) -> float:
 
 @pytest.mark.parametrize("block", [1, 5, 7, 1024])
 def test_value_is_the_double_sum_whatever_the_block(rng, monkeypatch, block):
-    monkeypatch.setattr(kernel, "_BLOCK", block)
+    monkeypatch.setattr(_pairs, "BLOCK", block)
     x, y = rng.normal(size=(14, 6)) + 0.5, rng.normal(size=(11, 6))
     assert kernel_distance(x, kernel_reference(y)).value == pytest.approx(naive(x, y), rel=1e-12)
 
