@@ -4,10 +4,14 @@ A metric returns its value together with one number per sample, how much that sa
 spread of those numbers is the standard error; adding them up by image before squaring makes it robust to
 several captions sharing an image; subtracting them pairwise makes it the standard error of a paired
 difference. Nothing is resampled, so a Frechet distance keeps its meaning (its bootstrap is biased upward).
+
+A test divides a difference by its standard error and reads Student's t with one degree of freedom less than
+there are independent groups. SciPy is imported where it is used: most readers of a run need none of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -79,12 +83,122 @@ def difference(a: Estimate, b: Estimate, groups: ArrayLike | None = None) -> Dif
     return Difference(a.value - b.value, standard_error(a.influence - b.influence, groups))
 
 
-def interval(value: float, stderr: float, level: float = 0.95) -> Interval:
-    """Return the normal interval value -+ z * stderr of confidence `level` (0..1)."""
+def average(estimates: Sequence[Estimate], used: NDArray[np.bool_]) -> Estimate:
+    """Return the mean of several estimates on overlapping samples, with one influence per sample.
+
+    An image that moves several of them, such as the same caption at every guidance scale, is then still one
+    observation, and `standard_error` of the result accounts for their dependence.
+
+    Args:
+        estimates: K of them.
+        used: shape [K, N]; row k marks the samples of estimate k, as many as it has influences.
+
+    Returns:
+        The estimate on the samples that any of them used, in their order.
+
+    Raises:
+        InputError: no estimates, or a row that does not fit its estimate.
+    """
+    if len(estimates) != len(used) or len(used) == 0:
+        raise InputError(f"expected a row of used samples per estimate, got {len(used)} for {len(estimates)}")
+    influence = np.zeros(used.shape)
+    kept = used.any(axis=0)
+    for row, estimate, mask in zip(influence, estimates, used, strict=True):
+        if estimate.n != mask.sum():
+            raise InputError(f"an estimate of {estimate.n} samples is said to have used {mask.sum()}")
+        row[mask] = estimate.influence * (kept.sum() / estimate.n)  # an influence is n times an effect
+    value = sum(estimate.value for estimate in estimates) / len(estimates)
+    return Estimate(value, influence[:, kept].mean(axis=0))
+
+
+def interval(value: float, stderr: float, level: float = 0.95, dof: int | None = None) -> Interval:
+    """Return the interval value -+ q * stderr of confidence `level` (0..1).
+
+    Args:
+        value: the estimate.
+        stderr: its standard error.
+        level: how often such intervals hold the truth.
+        dof: degrees of freedom of Student's t, whose quantile is q; None takes the normal one.
+    """
     if not 0 < level < 1:
         raise InputError(f"a confidence level lies between 0 and 1, got {level}")
-    reach = NormalDist().inv_cdf((1 + level) / 2) * stderr
+    part = (1 + level) / 2
+    reach = (NormalDist().inv_cdf(part) if dof is None else _t_quantile(part, dof)) * stderr
     return Interval(value - reach, value + reach)
+
+
+def p_value(value: float, stderr: float, dof: int) -> float:
+    """Return the two-sided p-value of "the true value is 0", by Student's t.
+
+    Without any spread there is nothing to estimate: 1 if the value is 0 as well, else 0.
+    """
+    from scipy.special import stdtr
+
+    if stderr == 0:
+        return 1.0 if value == 0 else 0.0
+    return float(2 * stdtr(dof, -abs(value) / stderr))
+
+
+def detectable(stderr: float, dof: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the size that a true value needs to be called different from 0 with probability `power`.
+
+    (t_(1 - alpha/2) + t_power) * stderr, both quantiles of Student's t (Bloom 1995).
+
+    Args:
+        stderr: of the estimate, in its unit.
+        dof: degrees of freedom.
+        alpha: the p-value below which it is called different.
+        power: 0..1.
+    """
+    return (_t_quantile(1 - alpha / 2, dof) + _t_quantile(power, dof)) * stderr
+
+
+def holm(p_values: ArrayLike) -> Array:
+    """Return p-values corrected for their number: at 5%, at most 5% of families have any false rejection.
+
+    Step-down Bonferroni (Holm 1979): the k-th smallest of m is multiplied by m - k + 1, never decreasing;
+    valid under any dependence.
+
+    Args:
+        p_values: shape [m], each 0..1.
+    """
+    p, order, ranks = _sorted(p_values)
+    corrected = np.maximum.accumulate(p[order] * (len(p) - ranks + 1))
+    return _unsorted(corrected, order)
+
+
+def benjamini_hochberg(p_values: ArrayLike) -> Array:
+    """Return p-values corrected so that of those below 5% at most 5% are false on average.
+
+    Step-up false discovery rate (Benjamini and Hochberg 1995): the k-th smallest of m is multiplied by m / k,
+    never increasing from the largest down; valid for independent and positively dependent tests.
+
+    Args:
+        p_values: shape [m], each 0..1.
+    """
+    p, order, ranks = _sorted(p_values)
+    corrected = np.minimum.accumulate((p[order] * len(p) / ranks)[::-1])[::-1]
+    return _unsorted(corrected, order)
+
+
+def _sorted(p_values: ArrayLike) -> tuple[Array, NDArray[np.intp], NDArray[np.int_]]:
+    """Return the p-values as float64, their ascending order, and the ranks 1..m."""
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise InputError("p-values are a list of numbers from 0 to 1")
+    return p, np.argsort(p, kind="stable"), np.arange(1, len(p) + 1)
+
+
+def _unsorted(values: Array, order: NDArray[np.intp]) -> Array:
+    result = np.empty_like(values)
+    result[order] = np.minimum(values, 1.0)
+    return result
+
+
+def _t_quantile(part: float, dof: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(dof, part))
 
 
 def _group_sums(influence: Array, groups: ArrayLike) -> Array:
