@@ -17,14 +17,31 @@ from sd2eval.records import EmissionRow, EnergyReading, ImageRecord, RunInfo, Sc
 from sd2eval.store import RunFolder
 
 
-@dataclass(frozen=True)
-class _CheckpointData:
-    """All shards of one checkpoint, in prompt order."""
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """All shards of one checkpoint in prompt order, and what its metrics compare them with."""
 
     arrays: dict[str, NDArray[np.float32]]
     """[n, scales, ...] by the name that `Metric.array` gives."""
     valid: NDArray[np.bool_]
     """[n, scales]"""
+    digests: NDArray[np.str_]
+    """[n, scales]; SHA-256 of each image's pixels."""
+    groups: NDArray[np.int64]
+    """[n]; image id of each caption, captions of one image are not independent."""
+    against: dict[str, Any]
+    """By the name that `Metric.array` gives: a `Reference`, or the captions' embeddings [n, d]."""
+
+    def of(self, metric: Metric, column: int, rows: NDArray[Any]) -> tuple[NDArray[np.float32], Any]:
+        """Return what `metric.estimate` takes, for some captions at one guidance scale.
+
+        Args:
+            metric: one of the checkpoint's planned metrics.
+            column: position of the guidance scale in the run.
+            rows: mask [n] or positions of captions, all of them valid at this scale.
+        """
+        other = self.against.get(metric.array)
+        return self.arrays[metric.array][rows, column], other[rows] if metric.kind == "score" else other
 
 
 def checkpoint_names(info: RunInfo) -> list[str]:
@@ -53,32 +70,26 @@ def scores(store: RunFolder, info: RunInfo) -> list[Score]:
     Raises:
         InputError: a shard is damaged, or a metric is undefined on its features.
     """
-    reference = store.read_arrays("reference")
-    groups = np.array([prompt["image_id"] for prompt in store.read_prompts()])
-    against: dict[str, Any] = {"distance": Reference(reference["distance"]), "score": reference["score_text"]}
+    against = counterparts(store)
     rows: list[Score] = []
     for name in checkpoint_names(info):
         if complete(store, info, name):
-            data = _load(store, info, name)
+            samples = load_samples(store, info, name, against)
             for column, scale in enumerate(info.config["guidance_scales"]):
-                rows += _cell_scores(info, Cell(name, scale), data, column, against, groups)
+                rows += _cell_scores(info, Cell(name, scale), samples, column)
     return rows
 
 
-def _cell_scores(
-    info: RunInfo,
-    cell: Cell,
-    data: _CheckpointData,
-    column: int,
-    against: dict[str, Any],
-    groups: NDArray[np.int64],
-) -> Iterator[Score]:
-    valid = data.valid[:, column]
+def counterparts(store: RunFolder) -> dict[str, Any]:
+    """Return what the metrics of a run compare its images with, by the name that `Metric.array` gives."""
+    reference = store.read_arrays("reference")
+    return {"distance": Reference(reference["distance"]), "score": reference["score_text"]}
+
+
+def _cell_scores(info: RunInfo, cell: Cell, samples: Samples, column: int) -> Iterator[Score]:
+    valid = samples.valid[:, column]
     for metric in planned_metrics(info, cell.checkpoint):
-        features = data.arrays[metric.array][valid, column]
-        other: Any = against.get(metric.array)
-        paired = other[valid] if metric.kind == "score" else other
-        value, stderr, n = evaluate(metric, features, paired, groups[valid])
+        value, stderr, n = evaluate(metric, *samples.of(metric, column, valid), samples.groups[valid])
         yield Score(
             checkpoint=cell.checkpoint,
             guidance_scale=cell.guidance_scale,
@@ -92,10 +103,15 @@ def _cell_scores(
         )
 
 
-def _load(store: RunFolder, info: RunInfo, checkpoint: str) -> _CheckpointData:
+def load_samples(store: RunFolder, info: RunInfo, checkpoint: str, against: dict[str, Any]) -> Samples:
+    """Return the samples of a complete checkpoint; `against` is `counterparts` of the run.
+
+    Raises:
+        InputError: a shard is damaged.
+    """
     names = {metric.array for metric in planned_metrics(info, checkpoint)}
     parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
-    valid: list[bool] = []
+    images: list[dict[str, Any]] = []
     for block in store.blocks(checkpoint):
         arrays, manifest = store.read_shard(checkpoint, block)
         if not names <= arrays.keys():
@@ -104,9 +120,15 @@ def _load(store: RunFolder, info: RunInfo, checkpoint: str) -> _CheckpointData:
             raise InputError(f"{folder}: has no {missing}; delete the folder and run the sweep again")
         for name in names:
             parts[name].append(arrays[name])
-        valid += [not image["invalid"] for image in manifest["images"]]
-    whole = {name: np.concatenate(chunks) for name, chunks in parts.items()}
-    return _CheckpointData(whole, np.reshape(valid, (-1, len(info.config["guidance_scales"]))))
+        images += manifest["images"]
+    shape = (-1, len(info.config["guidance_scales"]))
+    return Samples(
+        arrays={name: np.concatenate(chunks) for name, chunks in parts.items()},
+        valid=np.reshape([not image["invalid"] for image in images], shape),
+        digests=np.reshape([image["sha256"] for image in images], shape),
+        groups=np.array([prompt["image_id"] for prompt in store.read_prompts()]),
+        against=against,
+    )
 
 
 def image_records(store: RunFolder, info: RunInfo) -> Iterator[ImageRecord]:
