@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sd2eval.models import verify_models as verify_models
     from sd2eval.report import load_run as load_run
     from sd2eval.report import write_report as write_report
+    from sd2eval.reproduce import reproduce_run as reproduce_run
     from sd2eval.selfcheck import run_selfcheck as run_selfcheck
     from sd2eval.sweep import run_sweep as run_sweep
 
@@ -28,6 +29,7 @@ _API = {
     "fetch_coco": "sd2eval.coco",
     "fetch_models": "sd2eval.models",
     "load_run": "sd2eval.report",
+    "reproduce_run": "sd2eval.reproduce",
     "run_selfcheck": "sd2eval.selfcheck",
     "run_sweep": "sd2eval.sweep",
     "verify_coco": "sd2eval.coco",
@@ -40,6 +42,7 @@ __all__ = [
     "fetch_coco",
     "fetch_models",
     "load_run",
+    "reproduce_run",
     "run_selfcheck",
     "run_sweep",
     "verify_coco",

@@ -13,6 +13,7 @@ from sd2eval.errors import EXIT_BAD_INPUT, EXIT_DONE, exit_codes, leave
 VERBS = {
     "sweep": "sample checkpoints over guidance scales, score them, draw the Pareto plot",
     "report": "write tables and plot of a run folder again: report DIR",
+    "reproduce": "does a run reproduce the card's figure? a band and a verdict per point: reproduce RUN",
     "selfcheck": "does this machine compute what the original code computed?",
     "models": "the published weights: list | verify | fetch NAME | forget NAME",
     "data": "fetch or check COCO 2017 validation: data fetch coco, data verify",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from sd2eval.card import published_curves as published_curves
 from sd2eval.errors import InputError
 from sd2eval.pareto import cells, roles
 from sd2eval.plot_curves import (
@@ -48,17 +48,6 @@ class _Views:
     """All curves, when some are too far away for the main panel."""
     zooms: dict[str, Limits]
     """Checkpoint to the surroundings of its points, labelled there instead of in the main panel."""
-
-
-def published_curves() -> pd.DataFrame:
-    """Return the 24 points of the model card's figure.
-
-    Returns:
-        Columns checkpoint, label, guidance_scale, clip_score (raw cosine, OpenCLIP ViT-g/14, read to about
-        0.0001) and fid (10,000 images, read to about 0.03).
-    """
-    with files("sd2eval.reports").joinpath("model_card_curves.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, comment="#")
 
 
 def pareto_figure(

@@ -62,5 +62,17 @@ def truth(options: dict[str, str], key: str, default: bool) -> bool:
     return TRUTH[options[key]]
 
 
+def number(options: dict[str, str], key: str, default: float) -> float:
+    """Return the number that a key has, or `default` where it was not given.
+
+    Raises:
+        InputError: the value is no number.
+    """
+    try:
+        return float(options.get(key, default))
+    except ValueError:
+        raise InputError(f"{key}={options[key]}: a number is needed") from None
+
+
 def _listed(choices: Collection[str]) -> str:
     return ", ".join(choices) if choices else "none"

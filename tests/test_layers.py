@@ -16,17 +16,17 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom. A package stands for its modules; a module named beside its package has a row of its own.
 LAYERS = """
 runners
-price selfcheck
-sweep
+price selfcheck reproduce_table
+sweep reproduce
 report models models_table
-paired inventory
+paired inventory comparable
 evaluate plots tables shard reference extractors mini coco
 perceptual
 sampler fixture features dataset pareto plot_labels coco_check
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
 hub
 hub_errors
-plan provenance interrupt masks noise sheet statistics published download unpack
+plan provenance interrupt masks noise sheet statistics published download unpack card
 config records first_use words meter part digests
 errors cache
 """

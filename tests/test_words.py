@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sd2eval.errors import InputError
-from sd2eval.words import one_of, parse, truth
+from sd2eval.words import number, one_of, parse, truth
 
 KEYS = ("root", "keep_archives")
 
@@ -52,3 +52,10 @@ def test_truth_is_written_true_or_false() -> None:
     assert truth({}, "keep", default=True)
     with pytest.raises(InputError, match="keep=yes: true or false is needed"):
         truth({"keep": "yes"}, "keep", default=True)
+
+
+def test_a_number_is_a_number() -> None:
+    assert number({"level": "0.9"}, "level", 0.5) == 0.9
+    assert number({}, "level", 0.5) == 0.5
+    with pytest.raises(InputError, match="level=high: a number is needed"):
+        number({"level": "high"}, "level", 0.5)
