@@ -1,7 +1,7 @@
 """Kernel distance with a Gaussian kernel between normalised embeddings (CMMD, when they are CLIP's).
 
 The squared maximum mean discrepancy with exp(-|x - y|^2 / (2 sigma^2)), sigma = 10 (Jayasumana et al. 2024,
-eq. 6 and section 5). Tables show it in thousandths, as the paper does.
+section 4). Tables show it in thousandths, as the paper does.
 """
 
 from __future__ import annotations
