@@ -17,6 +17,7 @@ if not Path(__path__[0], "conf").is_dir():
 if TYPE_CHECKING:
     from sd2eval.coco import fetch_coco as fetch_coco
     from sd2eval.coco import verify_coco as verify_coco
+    from sd2eval.compare import compare_runs as compare_runs
     from sd2eval.models import fetch_models as fetch_models
     from sd2eval.models import verify_models as verify_models
     from sd2eval.report import load_run as load_run
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sd2eval.sweep import run_sweep as run_sweep
 
 _API = {
+    "compare_runs": "sd2eval.compare",
     "fetch_coco": "sd2eval.coco",
     "fetch_models": "sd2eval.models",
     "load_run": "sd2eval.report",
@@ -39,6 +41,7 @@ _API = {
 
 __all__ = [
     "__version__",
+    "compare_runs",
     "fetch_coco",
     "fetch_models",
     "load_run",

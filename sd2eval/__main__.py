@@ -14,6 +14,7 @@ VERBS = {
     "sweep": "sample checkpoints over guidance scales, score them, draw the Pareto plot",
     "report": "write tables and plot of a run folder again: report DIR",
     "reproduce": "does a run reproduce the card's figure? a band and a verdict per point: reproduce RUN",
+    "compare": "is run B better than run A, and how sure are we? compare RUN_A RUN_B",
     "selfcheck": "does this machine compute what the original code computed?",
     "models": "the published weights: list | verify | fetch NAME | forget NAME",
     "data": "fetch or check COCO 2017 validation: data fetch coco, data verify",

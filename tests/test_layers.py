@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom. A package stands for its modules; a module named beside its package has a row of its own.
 LAYERS = """
 runners
-price selfcheck reproduce_table
-sweep reproduce
-report models models_table
-paired inventory comparable
+price selfcheck reproduce_table compare compare_tables
+sweep reproduce comparison
+report models models_table differences paired_cells
+paired inventory comparable pairing front
 evaluate plots tables shard reference extractors mini coco
 perceptual
 sampler fixture features dataset pareto plot_labels coco_check
