@@ -40,8 +40,19 @@ class Samples:
             column: position of the guidance scale in the run.
             rows: mask [n] or positions of captions, all of them valid at this scale.
         """
-        other = self.against.get(metric.array)
+        other: Any = self.against.get(metric.array)
         return self.arrays[metric.array][rows, column], other[rows] if metric.kind == "score" else other
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One score, and how much each caption's image moved it."""
+
+    score: Score
+    effects: NDArray[np.float64]
+    """[n], in prompt order: influence / images that entered, 0 for an invalid image."""
+    groups: NDArray[np.int64]
+    """[n]; image id of each caption."""
 
 
 def checkpoint_names(info: RunInfo) -> list[str]:
@@ -64,19 +75,19 @@ def complete(store: RunFolder, info: RunInfo, checkpoint: str) -> bool:
     return not remaining(info.config["prompts"]["n"], store.blocks(checkpoint), 1)
 
 
-def scores(store: RunFolder, info: RunInfo) -> list[Score]:
-    """Return the scores of every complete cell; an incomplete one has no score.
+def measure(store: RunFolder, info: RunInfo) -> list[Measured]:
+    """Return the scores of every complete cell and what moved them; an incomplete one has no score.
 
     Raises:
         InputError: a shard is damaged, or a metric is undefined on its features.
     """
     against = counterparts(store)
-    rows: list[Score] = []
+    rows: list[Measured] = []
     for name in checkpoint_names(info):
         if complete(store, info, name):
             samples = load_samples(store, info, name, against)
             for column, scale in enumerate(info.config["guidance_scales"]):
-                rows += _cell_scores(info, Cell(name, scale), samples, column)
+                rows += _measure_cell(info, Cell(name, scale), samples, column)
     return rows
 
 
@@ -86,21 +97,24 @@ def counterparts(store: RunFolder) -> dict[str, Any]:
     return {"distance": Reference(reference["distance"]), "score": reference["score_text"]}
 
 
-def _cell_scores(info: RunInfo, cell: Cell, samples: Samples, column: int) -> Iterator[Score]:
+def _measure_cell(info: RunInfo, cell: Cell, samples: Samples, column: int) -> Iterator[Measured]:
     valid = samples.valid[:, column]
     for metric in planned_metrics(info, cell.checkpoint):
-        value, stderr, n = evaluate(metric, *samples.of(metric, column, valid), samples.groups[valid])
-        yield Score(
+        found = evaluate(metric, *samples.of(metric, column, valid), samples.groups[valid])
+        effects = np.zeros(len(valid))
+        effects[valid] = found.influence / found.n
+        score = Score(
             checkpoint=cell.checkpoint,
             guidance_scale=cell.guidance_scale,
             metric=metric.name,
-            value=value,
-            stderr=stderr,
-            n=n,
+            value=found.value,
+            stderr=found.stderr,
+            n=found.n,
             direction=metric.direction,
             unit=metric.unit,
             protocol=f"{info.config['protocol']['name']}@{info.digests['protocol'][:8]}",
         )
+        yield Measured(score, effects, samples.groups)
 
 
 def load_samples(store: RunFolder, info: RunInfo, checkpoint: str, against: dict[str, Any]) -> Samples:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,9 @@ from sd2eval.metrics import METRICS, Kind, Metric
 from sd2eval.records import Direction
 
 Array = NDArray[np.float64]
+
+Chances = Mapping[tuple[str, float], float]
+"""(checkpoint, guidance scale) to the probability of being on the Pareto front."""
 
 ROLES: tuple[Kind, ...] = ("distance", "kernel", "score")
 
@@ -52,6 +56,80 @@ def front(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool
     better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
     dominated: NDArray[np.bool_] = np.any(no_worse & better, axis=0)
     return ~dominated
+
+
+def front_probability(
+    points: ArrayLike,
+    directions: Sequence[Direction],
+    effects: ArrayLike,
+    groups: ArrayLike,
+    *,
+    draws: int = 10_000,
+) -> Array:
+    """Return for each point how often it is on the front when the samples behind all points are drawn anew.
+
+    To first order, drawing the same captions anew for every point moves all objectives together, as normal
+    variables whose covariance is that of the summed effects of each image. So points that share their
+    captions and noise move together, and what they share decides nothing. Nothing is recomputed, and a
+    Frechet distance gets no bootstrap bias. Equal points stay equal. The draws are the same at every call.
+
+    Args:
+        points: shape [c, k], one value per objective.
+        directions: k times "higher" or "lower", whichever is better.
+        effects: shape [c, k, n], how much sample i moved each value (influence / n), 0 for one left out.
+        groups: shape [n], labels; samples with the same label (captions of one image) are drawn together.
+        draws: how often; the Monte Carlo error is at most 0.5 / sqrt(draws).
+
+    Returns:
+        Shape [c], 0..1.
+
+    Raises:
+        InputError: shapes that do not fit, fewer than 2 groups, or see `front`.
+    """
+    losses = _losses(points, directions)
+    moved: Array = np.asarray(effects, dtype=np.float64)
+    labels: NDArray[Any] = np.asarray(groups)
+    if moved.shape != (*losses.shape, len(labels)):
+        expected = [*losses.shape, len(labels)]
+        raise InputError(f"expected effects of shape {expected}, got {list(moved.shape)}")
+    if len(losses) == 0:
+        return np.zeros(0)
+    drawn = np.asarray(points, dtype=np.float64).ravel() + _normal(_group_sums(moved, labels), draws)
+    signs = np.array([1.0 if d == "lower" else -1.0 for d in directions])
+    return _share_on_front(drawn.reshape(draws, *losses.shape) * signs)
+
+
+def _group_sums(moved: Array, labels: NDArray[Any]) -> Array:
+    """Return the effects [c, k, n] as [c * k, groups], summed by group."""
+    _, index = np.unique(labels, return_inverse=True)
+    flat = moved.reshape(-1, moved.shape[-1])
+    count = int(index.max()) + 1 if len(index) else 0
+    if count < 2:
+        raise InputError(f"a front's uncertainty needs at least 2 independent groups of samples, got {count}")
+    return np.stack([np.bincount(index, weights=row, minlength=count) for row in flat])
+
+
+def _normal(sums: Array, draws: int) -> Array:
+    """Return centred normal draws [draws, v] with the covariance that sums [v, groups] estimate."""
+    count = sums.shape[1]
+    sizes = np.sqrt(count / (count - 1) * np.square(sums).sum(axis=1))
+    scaled = sums / np.where(sizes > 0, sizes, 1.0)[:, None]
+    variances, vectors = np.linalg.eigh(count / (count - 1) * scaled @ scaled.T)
+    above_noise = variances > len(sums) * np.finfo(np.float64).eps * variances[-1]
+    root = vectors[:, above_noise] * np.sqrt(variances[above_noise])
+    moves = np.random.default_rng(0).standard_normal((draws, root.shape[1])) @ root.T
+    drawn: Array = moves.round(9) * sizes  # rounded, so that round-off does not decide between equal points
+    return drawn
+
+
+def _share_on_front(losses: Array) -> Array:
+    """Return for each of c points the share of draws [draws, c, k] in which no other dominates it."""
+    share = np.empty(losses.shape[1])
+    for i in range(len(share)):
+        own = losses[:, i : i + 1]
+        dominates: NDArray[np.bool_] = np.all(losses <= own, axis=2) & np.any(losses < own, axis=2)
+        share[i] = 1 - np.count_nonzero(np.any(dominates, axis=1)) / len(losses)
+    return share.round(12)
 
 
 def _losses(points: ArrayLike, directions: Sequence[Direction]) -> Array:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
@@ -121,25 +122,50 @@ def published_handles(published: pd.DataFrame, look: Mapping[str, Style]) -> lis
     return lines
 
 
-def draw_curve(axes: Axes, curve: pd.DataFrame, style: Style) -> None:
-    """Draw one checkpoint (columns of `cells`, ascending scale): bars, line, hollow and front points."""
+def draw_curve(
+    axes: Axes, curve: pd.DataFrame, style: Style, chances: Mapping[tuple[str, float], float]
+) -> None:
+    """Draw one checkpoint (columns of `cells`, ascending scale): bars, line, and points, ringed on the front.
+
+    A point is filled as far as it is likely to be on the front; one without a chance, if it is.
+    """
     x, y = curve["score"], curve["distance"]
     dx, dy = curve["score_stderr"].fillna(0), curve["distance_stderr"].fillna(0)
     axes.errorbar(x, y, dy, dx, fmt="none", ecolor=style.colour, elinewidth=0.7, alpha=0.4, zorder=2)
     axes.plot(x, y, color=style.colour, linestyle=style.line, linewidth=1.5, zorder=3)
-    for on_front in (False, True):
-        points = curve[curve["front"] == on_front]
+    for point in curve.to_dict("records"):
+        front = bool(point["front"])
+        chance = chances.get((point["checkpoint"], point["guidance_scale"]), float(front))
         axes.plot(
-            points["score"],
-            points["distance"],
+            [point["score"]],
+            [point["distance"]],
             linestyle="none",
             marker=style.marker,
-            markersize=7 if on_front else 5.5,
-            markerfacecolor=style.colour if on_front else "white",
-            markeredgecolor=INK if on_front else style.colour,
+            markersize=7 if front else 5.5,
+            markerfacecolor=tint(style.colour, chance),
+            markeredgecolor=INK if front else style.colour,
             markeredgewidth=1.2,
-            zorder=5 if on_front else 4,
+            zorder=5 if front else 4,
         )
+
+
+def tint(colour: str, strength: float) -> Any:
+    """Return a colour mixed with white: 0 is white, 1 the colour."""
+    if strength <= 0:
+        return "white"
+    return tuple(1 - strength * (1 - part) for part in to_rgb(colour))
+
+
+def chance_handles() -> tuple[Line2D, ...]:
+    """Return what explains the filling in a legend: points surely off, perhaps on and surely on the front."""
+    points = tuple(
+        Line2D(
+            [], [], linestyle="none", marker="o", mfc=tint(PALE, chance), mec=PALE, mew=1.2, markersize=5.5
+        )
+        for chance in (0.0, 0.5, 1.0)
+    )
+    points[0].set_label("fill: how likely")
+    return points
 
 
 def _extent(curves: pd.DataFrame, names: list[str]) -> NDArray[np.float64]:

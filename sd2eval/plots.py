@@ -10,17 +10,19 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from sd2eval.card import published_curves as published_curves
 from sd2eval.errors import InputError
-from sd2eval.pareto import cells, roles
+from sd2eval.pareto import Chances, cells, roles
 from sd2eval.plot_curves import (
     INK,
     PALE,
     Limits,
     Style,
+    chance_handles,
     crowded,
     draw_curve,
     draw_published,
@@ -30,6 +32,9 @@ from sd2eval.plot_curves import (
     styles,
 )
 from sd2eval.plot_labels import label_points
+
+Handle = Line2D | tuple[Line2D, ...]
+"""An entry of the legend; a tuple is drawn side by side under the label of its first."""
 
 _WARNING = "#B00020"
 _MARGIN = 0.06  # of the range, around everything in a panel
@@ -54,13 +59,15 @@ def pareto_figure(
     results: pd.DataFrame,
     *,
     published: pd.DataFrame | None = None,
+    chances: Chances | None = None,
     planned: int | None = None,
     energy_note: str = "",
     title: str = "",
 ) -> Figure:
     """Draw distance against score with one curve per checkpoint, joined in the order of the guidance scale.
 
-    Front points are filled and ringed, the others hollow; bars are one standard error. A curve whose points
+    Front points are ringed, and points are filled as far as they are likely to be on the front (without
+    `chances`: the front points, and no others); bars are one standard error. A curve whose points
     nearly coincide is labelled in a zoomed panel at the side; one that lies far from all others leaves the
     main panel and is seen in an overview at the side.
 
@@ -68,6 +75,7 @@ def pareto_figure(
         results: columns of `Score`; in each role (distance, score) the first of `METRICS` is drawn.
         published: columns as of `published_curves`, drawn underneath; ignored unless the metrics are `fid`
             and `clip_score`, because nothing else may be compared with it.
+        chances: probability of each cell to be on the front.
         planned: number of cells of the whole run; the figure says so when some are missing.
         energy_note: for the footer, such as "0.012 kWh, 5 g CO2 (estimated)".
         title: above the figure.
@@ -85,12 +93,12 @@ def pareto_figure(
         published = None
     look = styles(table["checkpoint"].unique())
     views = _views(drawn, published)
-    figure, main, sides = _canvas(_legend_handles(look, drawn, published), views)
+    figure, main, sides = _canvas(_legend_handles(look, drawn, published, bool(chances)), views)
     for axes in (main, *sides):
         if published is not None:
             draw_published(axes, published, look)
         for name, curve in drawn.groupby("checkpoint", sort=False):
-            draw_curve(axes, curve, look[str(name)])
+            draw_curve(axes, curve, look[str(name)], chances or {})
     zoomed = _arrange(main, sides, views)
     for metric, describe in ((metrics["score"], main.set_xlabel), (metrics["distance"], main.set_ylabel)):
         describe(f"{metric.label} [{metric.unit}], {metric.direction} is better")
@@ -125,7 +133,7 @@ def _views(drawn: pd.DataFrame, published: pd.DataFrame | None) -> _Views:
     return _Views(main, overview, around)
 
 
-def _canvas(handles: list[Line2D], views: _Views) -> tuple[Figure, Axes, list[Axes]]:
+def _canvas(handles: list[Handle], views: _Views) -> tuple[Figure, Axes, list[Axes]]:
     """Return the figure with its main panel, and the side panels below the legend."""
     count = len(views.zooms) + (views.overview is not None)
     figure = Figure(figsize=(9.6, 5.6), dpi=150, layout="constrained")
@@ -136,7 +144,14 @@ def _canvas(handles: list[Line2D], views: _Views) -> tuple[Figure, Axes, list[Ax
     legend = figure.add_subplot(rows[0])
     legend.axis("off")
     legend.legend(
-        handles=handles, loc="upper left", borderaxespad=0, frameon=False, fontsize=8.5, handlelength=3.2
+        handles,
+        [str((handle[0] if isinstance(handle, tuple) else handle).get_label()) for handle in handles],
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
+        loc="upper left",
+        borderaxespad=0,
+        frameon=False,
+        fontsize=8.5,
+        handlelength=3.2,
     )
     panels = [figure.add_subplot(columns[0]), *(figure.add_subplot(rows[1 + i]) for i in range(count))]
     for axes in panels:
@@ -176,16 +191,19 @@ def _box(axes: Axes, view: Limits) -> None:
 
 
 def _legend_handles(
-    look: Mapping[str, Style], drawn: pd.DataFrame, published: pd.DataFrame | None
-) -> list[Line2D]:
-    handles = [
+    look: Mapping[str, Style], drawn: pd.DataFrame, published: pd.DataFrame | None, with_chances: bool
+) -> list[Handle]:
+    handles: list[Handle] = [
         Line2D([], [], color=style.colour, linestyle=style.line, marker=style.marker, mfc="white", label=name)
         for name, style in look.items()
         if name in set(drawn["checkpoint"])
     ]
-    front = Line2D([], [], linestyle="none", marker="o", color=PALE, mec=INK, mew=1.2, markersize=7)
+    fill = "white" if with_chances else PALE  # the filling is then explained by an entry of its own
+    front = Line2D([], [], linestyle="none", marker="o", mfc=fill, mec=INK, mew=1.2, markersize=7)
     front.set_label("on the Pareto front")
     handles.append(front)
+    if with_chances:
+        handles.append(chance_handles())
     if published is not None:
         handles += published_handles(published, look)
     return handles

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from sd2eval import evaluate, plots, tables
+from sd2eval import evaluate, front, plots, tables
+from sd2eval.evaluate import Measured
 from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
-from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
+from sd2eval.records import EmissionRow, ImageRecord, RunInfo
 from sd2eval.store import RunFolder
 
 CELL = ["checkpoint", "guidance_scale"]
@@ -40,6 +41,12 @@ class Run:
         return pd.read_csv(self.path / "emissions.csv", keep_default_na=False, na_values=[""])
 
     @cached_property
+    def front(self) -> pd.DataFrame:
+        """The Pareto front with its uncertainty: the columns of `pareto.csv`; no rows where there is none."""
+        file = self.path / "pareto.csv"
+        return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=front.COLUMNS)
+
+    @cached_property
     def prompts(self) -> pd.DataFrame:
         """The prompts in order: caption_id, image_id, image_file, text."""
         return pd.DataFrame(RunFolder(self.path).read_prompts())
@@ -58,18 +65,18 @@ def load_run(path: str | Path) -> Run:
     return Run(Path(path), info)
 
 
-def write_report(path: str | Path, scores: Sequence[Score] | None = None) -> list[Path]:
-    """Write `results.*`, `emissions.csv` and the figure of a run, complete or not, and return their paths.
+def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -> list[Path]:
+    """Write `results.*`, `emissions.csv` and the front of a run, complete or not, and return their paths.
 
     Args:
         path: the run folder.
-        scores: what `evaluate.scores` gave, if it was computed already.
+        measured: what `evaluate.measure` gave, if it was computed already.
     """
     store = RunFolder(Path(path))
     info = store.read_info()
-    if scores is None:
-        scores = evaluate.scores(store, info)
-    results = tables.results_frame(scores)
+    if measured is None:
+        measured = evaluate.measure(store, info)
+    results = tables.results_frame(one.score for one in measured)
     emissions = evaluate.emissions(store, info)
     rows = pd.DataFrame(
         [asdict(row) for row in emissions], columns=[field.name for field in fields(EmissionRow)]
@@ -81,9 +88,12 @@ def write_report(path: str | Path, scores: Sequence[Score] | None = None) -> lis
         store.write_text("emissions.csv", rows.to_csv(index=False)),
     ]
     if _has_figure(results):
+        table = front.front_table(measured)
+        written.append(store.write_text("pareto.csv", table.to_csv(index=False)))
         figure = plots.pareto_figure(
             results,
             published=plots.published_curves(),
+            chances=front.chances(table),
             planned=len(evaluate.planned_cells(info)),
             energy_note=energy_note(emissions),
             title=_title(info),
@@ -106,7 +116,8 @@ def show(run: Run) -> None:
     if run.results.empty:
         console.print("no cell is complete yet")
     else:
-        console.print(tables.terminal_table(run.results, kwh_by_cell(emissions), title=_title(run.info)))
+        kwh, chances = kwh_by_cell(emissions), front.chances(run.front)
+        console.print(tables.terminal_table(run.results, kwh, chances=chances, title=_title(run.info)))
         for table in tables.paired_terminal_tables(run.results):
             console.print("", table)
     planned, scored = len(evaluate.planned_cells(run.info)), run.results.groupby(CELL).ngroups
@@ -116,7 +127,15 @@ def show(run: Run) -> None:
     console.print(f"energy: {energy_note(emissions)}")
     if not (run.results.empty or _has_figure(run.results)):
         console.print("no figure: it takes a distance and a score among protocol.metrics")
-    for name in ("results.csv", "emissions.csv", "pareto.png", "pareto.svg", "sheets", "images"):
+    for name in (
+        "results.csv",
+        "emissions.csv",
+        "pareto.csv",
+        "pareto.png",
+        "pareto.svg",
+        "sheets",
+        "images",
+    ):
         if store.has(name):
             console.print(f"  {run.path / name}", highlight=False, soft_wrap=True)
 

@@ -140,8 +140,8 @@ def _run(job: Job, fields: dict[str, Any]) -> None:
     for definition in job.definitions:
         _checkpoint(job, definition, extractors)
     with job.spend("metrics"):
-        scores = evaluate.scores(job.store, job.store.read_info())
-    report.write_report(job.store.path, scores)
+        measured = evaluate.measure(job.store, job.store.read_info())
+    report.write_report(job.store.path, measured)
 
 
 def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sd2eval.metrics import METRICS, Metric, Part
-from sd2eval.pareto import ROLES, cells, roles
+from sd2eval.pareto import ROLES, Chances, cells, roles
 from sd2eval.records import Score
 
 Kwh = Mapping[tuple[str, float], float]
@@ -22,6 +22,7 @@ Kwh = Mapping[tuple[str, float], float]
 _FRONT = "◆"
 _BEST = "*"
 _LEGEND = f"± 1 standard error, {_BEST} best, {_FRONT} on the Pareto front"
+_CHANCES_LEGEND = ", front: probability of being on it"
 _PAIRED_LEGEND = f"± 1 standard error, {_BEST} best of its checkpoint"
 PARTS: dict[Part, str] = {
     "image": "Each image against the caption's own",
@@ -39,18 +40,21 @@ def results_frame(scores: Iterable[Score]) -> pd.DataFrame:
     return pd.DataFrame([asdict(score) for score in scores], columns=columns)
 
 
-def terminal_table(results: pd.DataFrame, kwh: Kwh | None = None, *, title: str = "") -> Group:
+def terminal_table(
+    results: pd.DataFrame, kwh: Kwh | None = None, *, chances: Chances | None = None, title: str = ""
+) -> Group:
     """Return a table of one row per cell: each metric with its standard error, n, and the energy if given.
 
     Args:
         results: columns of `Score`.
         kwh: energy per cell; without it the column is left out.
+        chances: probability of each cell to be on the front; without it the column is left out.
         title: printed above the table.
 
     Raises:
         InputError: see `cells`.
     """
-    return _terminal(_layout(results, kwh), title)
+    return _terminal(_layout(results, kwh, chances), title)
 
 
 def paired_terminal_tables(results: pd.DataFrame) -> list[Group]:
@@ -73,9 +77,9 @@ def _terminal(layout: _Layout, title: str) -> Group:
     return Group(*above, table, Text(caption, style="table.caption"))
 
 
-def markdown_table(results: pd.DataFrame, kwh: Kwh | None = None) -> str:
+def markdown_table(results: pd.DataFrame, kwh: Kwh | None = None, *, chances: Chances | None = None) -> str:
     """Return the same table as GitHub Markdown, best values bold, with the legend below."""
-    return _markdown(_layout(results, kwh))
+    return _markdown(_layout(results, kwh, chances))
 
 
 def paired_markdown_tables(results: pd.DataFrame) -> str:
@@ -133,7 +137,7 @@ def _scales(scales: pd.Series[float]) -> list[str]:
     return [f"{scale:.{decimals}f}" for scale in scales]
 
 
-def _layout(results: pd.DataFrame, kwh: Kwh | None) -> _Layout:
+def _layout(results: pd.DataFrame, kwh: Kwh | None, chances: Chances | None) -> _Layout:
     wide = cells(results)
     metrics = roles(results)
     columns = {"checkpoint": list(wide["checkpoint"])}
@@ -141,6 +145,9 @@ def _layout(results: pd.DataFrame, kwh: Kwh | None) -> _Layout:
         f"{_FRONT if on_front else ' '} {scale}"
         for scale, on_front in zip(_scales(wide["guidance_scale"]), wide["front"], strict=True)
     ]
+    pairs = list(zip(wide["checkpoint"], wide["guidance_scale"], strict=True))
+    if chances:
+        columns["front"] = [f"{chances[pair]:.2f}" if pair in chances else "-" for pair in pairs]
     for role in ROLES:
         if role in metrics:
             columns[_head(metrics[role])] = _marked(wide[role], wide[f"{role}_stderr"], metrics[role])
@@ -148,10 +155,10 @@ def _layout(results: pd.DataFrame, kwh: Kwh | None) -> _Layout:
     if not same_n:
         columns["n"] = [str(n) for n in wide["n"]]
     if kwh is not None:
-        pairs = zip(wide["checkpoint"], wide["guidance_scale"], strict=True)
         unit, factor = ("kWh", 1.0) if max(kwh.values(), default=0.0) >= 0.1 else ("Wh", 1000.0)
         columns[unit] = [f"{factor * kwh[pair]:.2g}" if pair in kwh else "-" for pair in pairs]
     caption = f"n = {wide['n'].iloc[0]:,} per cell, {_LEGEND}" if same_n else _LEGEND
+    caption += _CHANCES_LEGEND if chances else ""
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)], caption
 
 

@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 
 from sd2eval.errors import InputError
 from sd2eval.metrics import METRICS
+from sd2eval.pareto import cells
+from sd2eval.plot_curves import INK, styles
 from sd2eval.plots import pareto_figure, published_curves, save
 
 SCALES = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
@@ -267,3 +270,34 @@ def test_files_are_written_and_the_svg_is_deterministic(tmp_path, family):
     )
     assert hashlib.sha256(svg.read_bytes()).digest() == hashlib.sha256(again.read_bytes()).digest()
     assert not re.search(rb"<dc:date>", svg.read_bytes())
+
+
+def face(axes, x: float, y: float):
+    """Colour that the point at (x, y) is filled with, as red, green and blue."""
+    return next(
+        to_rgb(line.get_markerfacecolor())
+        for line in lines(axes, joined=False)
+        if tuple(line.get_xydata()[0].round(9)) == (round(x, 9), round(y, 9))
+    )
+
+
+def test_points_are_filled_as_far_as_they_are_likely_to_be_on_the_front(family):
+    results = run(FAMILY)
+    table = cells(results)
+    likely = {(row.checkpoint, row.guidance_scale): 0.0 for row in table.itertuples()}
+    likely[("768-v", 1.5)], likely[("512-base", 2.0)] = 1.0, 0.5
+    figure = pareto_figure(results, chances=likely)
+    where = {(row.checkpoint, row.guidance_scale): (row.score, row.distance) for row in table.itertuples()}
+    axes, look = main_axes(figure), styles(FAMILY)
+    assert face(axes, *where["768-v", 1.5]) == pytest.approx(to_rgb(look["768-v"].colour))
+    half = [(1 + part) / 2 for part in to_rgb(look["512-base"].colour)]
+    assert face(axes, *where["512-base", 2.0]) == pytest.approx(half)
+    assert face(axes, *where["512-depth", 8.0]) == (1, 1, 1)
+    assert legend_labels(figure) == [*FAMILY, "on the Pareto front", "fill: how likely"]
+    ringed = [line for line in lines(axes, joined=False) if line.get_markeredgecolor() == INK]
+    assert len(ringed) == len(points(main_axes(family), filled=True))  # the ring is still the front itself
+
+
+def test_a_cell_without_a_probability_is_filled_if_it_is_on_the_front(family):
+    figure = pareto_figure(run(FAMILY), chances={("768-v", 1.5): 0.0})
+    assert points(main_axes(figure), True) == points(main_axes(family), True)

@@ -220,3 +220,17 @@ def test_paired_markdown_has_a_table_under_each_title(paired):
 def test_results_without_paired_metrics_have_no_paired_table(results):
     assert paired_terminal_tables(results) == []
     assert paired_terminal_tables(results_frame([])) == []
+
+
+def test_the_probability_of_the_front_is_a_column_that_still_fits(results):
+    chances = {(row.checkpoint, row.guidance_scale): 0.934 for row in results.itertuples()}
+    chances.pop(("768-v-ema", 1.5))
+    text = printed(terminal_table(results, kwh(results), chances=chances), 80)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    assert text.count("0.93 ") == 5
+    assert "probability of being on it" in " ".join(text.split())
+    first = next(line for line in text.splitlines() if line.startswith("768-v-ema"))
+    assert first.split()[:3] == ["768-v-ema", "1.5", "-"]
+    assert "| checkpoint | scale | front | FID ↓ |" in markdown_table(results, chances=chances)
+    assert "probability" not in printed(terminal_table(results), 80)

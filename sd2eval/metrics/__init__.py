@@ -6,7 +6,7 @@ from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from sd2eval.errors import InputError
 from sd2eval.metrics._declared import METRICS, Kind, Metric, Part, applicable
@@ -17,11 +17,13 @@ __all__ = ["METRICS", "Kind", "Measurement", "Metric", "Part", "Reference", "app
 
 
 class Measurement(NamedTuple):
-    """The numbers of a `Score`."""
+    """The numbers of a `Score`, and what each sample contributed."""
 
     value: float
     stderr: float
     n: int
+    influence: NDArray[np.float64]
+    """As in `Estimate.influence`."""
 
 
 COUNTERPARTS: dict[Kind, tuple[str, Any]] = {
@@ -39,7 +41,7 @@ def evaluate(
     against: Reference | ArrayLike | None,
     groups: ArrayLike | None = None,
 ) -> Measurement:
-    """Return value, standard error and n of a metric.
+    """Return value, standard error, n and influences of a metric.
 
     Args:
         metric: an entry of `METRICS`.
@@ -55,4 +57,5 @@ def evaluate(
         wanted = COUNTERPARTS[metric.kind][0]
         raise InputError(f"{metric.name} is computed against {wanted}, got {type(against).__name__}")
     estimate = metric.estimate(features, against)
-    return Measurement(estimate.value, standard_error(estimate.influence, groups), estimate.n)
+    stderr = standard_error(estimate.influence, groups)
+    return Measurement(estimate.value, stderr, estimate.n, estimate.influence)
