@@ -75,3 +75,37 @@ def test_kernel_agrees_with_torchmetrics(features):
     x, y = features[0], features[1][:300]
     theirs = float(kid.poly_mmd(torch.from_numpy(y), torch.from_numpy(x)))
     assert evaluate(METRICS["kid"], x, Reference(y)).value == pytest.approx(theirs, rel=1e-9)
+
+
+def test_kernel_agrees_with_clean_fid(features):
+    """Where its subsets are the whole sets, so that its random order does not matter."""
+    fid = pytest.importorskip("cleanfid.fid")
+    x, y = features[0], features[1][:300]
+    theirs = fid.kernel_distance(x, y, num_subsets=2, max_subset_size=300)
+    assert evaluate(METRICS["kid"], x, Reference(y)).value == pytest.approx(theirs, rel=1e-9)
+
+
+def test_mean_over_subsets_agrees_with_torch_fidelity(features):
+    """Their KID is the mean of ours over random subsets, drawn by NumPy's legacy generator."""
+    torch = pytest.importorskip("torch")
+    kid = pytest.importorskip("torch_fidelity.metric_kid")
+    x, y = features
+    theirs = kid.kid_features_to_metric(
+        torch.from_numpy(x),
+        torch.from_numpy(y),
+        kid_subsets=5,
+        kid_subset_size=50,
+        kid_kernel="poly",
+        kid_kernel_poly_degree=3,
+        kid_kernel_poly_gamma=None,
+        kid_kernel_poly_coef0=1.0,
+        rng_seed=11,
+        verbose=False,
+    )[kid.KEY_METRIC_KID_MEAN]
+    rng, values = np.random.RandomState(11), []
+    for _ in range(5):
+        subset = x[rng.choice(300, 50, replace=False)]
+        values.append(
+            evaluate(METRICS["kid"], subset, Reference(y[rng.choice(400, 50, replace=False)])).value
+        )
+    assert np.mean(values) == pytest.approx(theirs, rel=1e-9)
