@@ -75,12 +75,13 @@ def show(found: RunComparison, width: int | None = None) -> None:
         console.print(Text(line))
     if found.identical_images == found.image_pairs:
         return
-    for title, table in _tables(found.rows, console):
+    dropped, tables = _tables(found.rows, console)
+    for title, table in tables:
         console.print()
         console.print(Text(title, style="table.title"))
         console.print(table)
     console.print()
-    console.print(Text(_legend(found), style="table.caption"))
+    console.print(Text(_legend(found, dropped), style="table.caption"))
 
 
 def _about(found: RunComparison) -> Iterator[str]:
@@ -108,14 +109,14 @@ def _title(metric: Metric) -> str:
     return f"{metric.label}{factor}, {metric.direction} is better"
 
 
-def _tables(rows: Sequence[Comparison], console: Console) -> list[tuple[str, Table]]:
-    """Return title and table of each metric, all with the same columns, as many as fit."""
+def _tables(rows: Sequence[Comparison], console: Console) -> tuple[set[str], list[tuple[str, Table]]]:
+    """Return what did not fit, and title and table of each metric, all with the same columns."""
     unlimited = console.options.update(width=1000)
     for dropped in (set[str](), *_DROPPED):
         tables = [(_title(metric), _table(own, metric.factor, dropped)) for metric, own in _by_metric(rows)]
         if all(console.measure(table, options=unlimited).maximum <= console.width for _, table in tables):
             break
-    return tables
+    return dropped, tables
 
 
 def _table(rows: Sequence[Comparison], factor: float, dropped: set[str]) -> Table:
@@ -160,11 +161,11 @@ def _cell(row: Comparison, several: bool) -> str:
     return f"{row.checkpoint_a} {scale}"
 
 
-def _legend(found: RunComparison) -> str:
+def _legend(found: RunComparison, dropped: set[str]) -> str:
     shares = ", half of the error rate for those of the first sentence"
+    explained = " detectable: the difference that would get a verdict with probability 80%."
     method = CORRECTIONS[found.correction] + shares * (len(found.headline) < len(found.rows))
     return (
         f"corrected: p over all {len(found.rows)} comparisons ({method}); below 0.05 it is a verdict. Each "
-        "interval is of its comparison alone. detectable: the difference that would get a verdict with "
-        "probability 80%."
+        "interval is of its comparison alone." + explained * ("detectable" not in dropped)
     )
