@@ -3,12 +3,16 @@
 A fixture is a folder: `config.yaml` of the original code, `model.safetensors` or `model.ckpt` in the
 published layout, and the original's numbers in float32: `inputs.safetensors` (initial noise `x_T`, `tokens`,
 `uncond_tokens`, hidden states `c` and `uc`, raw inputs of the conditioning) and `expected.safetensors`
-(`latent_<scale>`, `image_<scale>`).
+(`latent_<scale>`, `image_<scale>`). Beside them may lie `meta.json` (`prompts`, which `tokens` were made of),
+`text_encoder/config.json` and `tokenizer/`, where these are not the published ones.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,12 +44,14 @@ class Fixture:
     folder: Path
     given: Tensors
     expected: Tensors
+    prompts: list[str]
+    """What `tokens` were made of; empty if it is not recorded."""
 
     @property
     def scales(self) -> list[float]:
         """Guidance scales with a recorded latent, ascending."""
-        names = (name.removeprefix("latent_") for name in self.expected if name.startswith("latent_"))
-        return sorted(float(name) for name in names if name.replace(".", "").isdigit())
+        found = (re.fullmatch(r"latent_(\d+(\.\d+)?)", name) for name in self.expected)
+        return sorted(float(match[1]) for match in found if match)
 
 
 def read_fixture(folder: Path) -> Fixture:
@@ -63,7 +69,12 @@ def read_fixture(folder: Path) -> Fixture:
                 f"fixtures={folder}: {name} cannot be read ({error}); a fixture holds config.yaml, "
                 "model.safetensors, inputs.safetensors and expected.safetensors"
             ) from error
-    fixture = Fixture(folder, *parts)
+    meta = folder / "meta.json"
+    try:
+        prompts = list(json.loads(meta.read_text())["prompts"]) if meta.exists() else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"fixtures={folder}: meta.json cannot be read ({error})") from error
+    fixture = Fixture(folder, *parts, prompts)
     missing = {"x_T", "tokens", "uncond_tokens", "c", "uc"} - fixture.given.keys()
     if missing or not fixture.scales:
         raise InputError(f"fixtures={folder}: has no {', '.join(sorted(missing)) or 'latent_<scale>'}")
@@ -77,6 +88,8 @@ def find_fixtures(folder: Path | None) -> list[Path]:
         InputError: there is none.
     """
     root = folder or SHIPPED
+    if root.is_file():
+        raise InputError(f"fixtures={root}: a folder is needed")
     found = [root] if (root / "expected.safetensors").exists() else []
     found = found or sorted(path.parent for path in root.glob("*/expected.safetensors"))
     if not found:
@@ -116,7 +129,8 @@ def architecture(fixture: Fixture) -> Architecture:
     width = fixture.given["c"].shape[-1]
     beside = [fixture.folder / "text_encoder", *sorted(fixture.folder.parent.glob("*/text_encoder"))]
     for file in (path / "config.json" for path in beside):
-        config = json.loads(file.read_text()) if file.exists() else {}
+        with whole(fixture):
+            config = dict(json.loads(file.read_text())) if file.exists() else {}
         alike = config.get("hidden_act") == found.text_encoder["hidden_act"]
         if alike and config.get("hidden_size") == width:
             return replace(found, text_encoder=config)
@@ -126,9 +140,30 @@ def architecture(fixture: Fixture) -> Architecture:
 def load_fixture(fixture: Fixture, weights: Path, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """Load a fixture's weights as the sweep would; without an estimator or masks, which it has recorded."""
     found = architecture(fixture)
-    wanted = definition(fixture, weights)
-    parts = load_networks(wanted, Sources(weights, {}), dtype, found)
+    with whole(fixture):
+        wanted = definition(fixture, weights)
+    tokenizer = _tokenizer(fixture, wanted.text)
+    folders = {"tokenizer": tokenizer} if tokenizer else {}
+    parts = load_networks(wanted, Sources(weights, folders), dtype, found)
     return assemble(wanted, parts, device)
+
+
+def _tokenizer(fixture: Fixture, kind: str) -> Path | None:
+    """Return the folder of a fixture's own vocabulary, inside or beside it; None if it has none."""
+    beside = fixture.folder.parent / ("tokenizer_v1" if kind == "clip" else "tokenizer")
+    return next((path for path in (fixture.folder / "tokenizer", beside) if path.is_dir()), None)
+
+
+@contextmanager
+def whole(fixture: Fixture) -> Iterator[None]:
+    """Say in one line that a fixture's parts do not fit each other."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"fixtures={fixture.folder}: its parts do not fit each other ({reason})") from error
 
 
 def weights_of(fixture: Fixture) -> Path:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sd2eval.checkpoints import Checkpoint, Conditioning, conditioning
 from sd2eval.devices import device_name, resolve_device, set_precision
-from sd2eval.fixture import Fixture, Tensors, find_fixtures, load_fixture, read_fixture, weights_of
+from sd2eval.fixture import Fixture, Tensors, find_fixtures, load_fixture, read_fixture, weights_of, whole
 from sd2eval.sampler import Inputs, sample
 from sd2eval.words import one_of
 
@@ -23,10 +23,12 @@ STEPS = 50
 DTYPES = ("float32", "bfloat16", "float16")
 
 LIMITS = {
-    torch.float32: {"latent": 1e-4, "image": 1e-4, "text": 1e-5, "conditioning": 1e-5},
-    torch.float16: {"latent": 7e-3, "image": 7e-3, "text": 4e-3, "conditioning": 1e-5},
-    torch.bfloat16: {"latent": 6e-2, "image": 6e-2, "text": 4e-2, "conditioning": 1e-5},
+    torch.float32: {"latent": 1e-4, "image": 1e-4, "text": 1e-5},
+    torch.float16: {"latent": 7e-3, "image": 7e-3, "text": 4e-3},
+    torch.bfloat16: {"latent": 6e-2, "image": 6e-2, "text": 4e-2},
 }
+EXACT = {"tokens": 0.0, "conditioning": 1e-5}
+"""What does not depend on the dtype: token ids, and the conditioning, which is made in float32."""
 """Largest relative L2 that passes; in half precision three times what it cost on a CPU (latents: float16
 0.002, bfloat16 0.02). A mistake in the sampler can be smaller than that: only float32 finds it."""
 
@@ -64,8 +66,11 @@ def check_fixture(
         dtype: of the UNet; decides the limits.
         on_step: called after every UNet call; may raise to stop.
     """
-    check = partial(_check, fixture, LIMITS[dtype])
+    check = partial(_check, fixture, LIMITS[dtype] | EXACT)
     hidden = {name: _encode(checkpoint, fixture.given[ids]) for name, ids in TEXTS.items()}
+    if fixture.prompts:
+        ids = checkpoint.text_encoder.tokenize(fixture.prompts)[0]
+        yield check("tokens", "captions' token ids", ids, fixture.given["tokens"][: len(ids)])
     yield check("text", "captions' encodings", hidden["c"], fixture.given["c"])
     yield check("text", "empty prompt's encoding", hidden["uc"], fixture.given["uc"])
     for what, got, want in _conditionings(fixture, checkpoint):
@@ -94,6 +99,8 @@ def _check(
 
 def relative_l2(got: torch.Tensor, want: torch.Tensor) -> float:
     """Return ||got - want|| / ||want||, in float64."""
+    if got.shape != want.shape:
+        raise ValueError(f"{list(got.shape)} computed, {list(want.shape)} recorded")
     got, want = got.double().cpu(), want.double().cpu()
     return float((got - want).norm() / want.norm())
 
@@ -175,7 +182,7 @@ def run_selfcheck(fixtures: Path | None = None, device: str = "auto", dtype: str
         console.print(f"\n{fixture.folder.name}: {STEPS} DDIM steps at {len(fixture.scales)} guidance scales")
         with console.status("loading"):
             checkpoint = load_fixture(fixture, weights_of(fixture), place, precision)
-        with console.status("sampling"):
+        with console.status("sampling"), whole(fixture):
             checks += [_print(console, check) for check in check_fixture(fixture, checkpoint, precision)]
     failed = [check for check in checks if not check.passed]
     console.print(_verdict(checks, failed, precision), soft_wrap=True)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ def test_every_number_of_the_original_code_is_reached(variant: str) -> None:
     errors = {
         check.what: check.error for check in selfcheck.check_fixture(fixture, checkpoint, torch.float32)
     }
-    assert len(errors) >= 2 + 9 + 1  # texts, latents at nine scales, an image
+    assert len(errors) >= 3 + 9 + 1  # ids and texts, latents at nine scales, an image
     assert max(errors.values()) <= 1e-5, errors
 
 
@@ -50,6 +52,8 @@ def small(tmp_path: Path, factor: float = 1.0) -> Path:
     shutil.copytree(SHIPPED / "base", copy)
     given, expected = (load_file(copy / f"{name}.safetensors") for name in ("inputs", "expected"))
     save_file({name: tensor[:1].contiguous() for name, tensor in given.items()}, copy / "inputs.safetensors")
+    meta = copy / "meta.json"
+    meta.write_text(json.dumps({"prompts": json.loads(meta.read_text())["prompts"][:1]}))
     kept = {"latent_3.0": expected["latent_3.0"][:1] * factor, "image_3.0": expected["image_3.0"][:1]}
     save_file({name: tensor.contiguous() for name, tensor in kept.items()}, copy / "expected.safetensors")
     return copy
@@ -63,13 +67,13 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def test_numbers_that_are_the_originals_pass_with_exit_code_zero(tmp_path: Path) -> None:
     done = run(f"fixtures={small(tmp_path)}", "device=cpu")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "PASS: all 4 numbers" in done.stdout
+    assert "PASS: all 5 numbers" in done.stdout
 
 
 def test_a_number_that_is_off_by_a_thousandth_fails_with_exit_code_one(tmp_path: Path) -> None:
     done = run(f"fixtures={small(tmp_path, 1.001)}")
     assert done.returncode == 1
-    assert "FAIL: 1 of 4 numbers are not the original's; worst: base, latent at guidance 3" in done.stdout
+    assert "FAIL: 1 of 5 numbers are not the original's; worst: base, latent at guidance 3" in done.stdout
     assert done.stderr == ""
 
 
@@ -113,6 +117,51 @@ def test_a_damaged_fixture_is_named_in_one_line(tmp_path: Path, damage: object, 
     with pytest.raises(InputError, match=message) as caught:
         load()
     assert "\n" not in str(caught.value)
+
+
+def rewrite(path: Path, name: str, **changes: torch.Tensor | None) -> None:
+    """Change, add or (None) remove tensors of a fixture's file."""
+    tensors = load_file(path / f"{name}.safetensors") | changes
+    kept = {key: tensor for key, tensor in tensors.items() if tensor is not None}
+    save_file(kept, path / f"{name}.safetensors")
+
+
+def retype(path: Path, old: str, new: str) -> None:
+    file = path / "config.yaml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("variant", "damage"),
+    [
+        ("base", lambda path: retype(path, "in_channels: 4", "in_channels: 6")),
+        ("base", lambda path: (path / "text_encoder" / "config.json").write_text("[1]")),
+        ("base", lambda path: rewrite(path, "inputs", x_T=torch.zeros(1, 4, 16))),
+        ("base", lambda path: rewrite(path, "inputs", tokens=torch.full((2, 77), 5000))),
+        ("base", lambda path: rewrite(path, "expected", **{"latent_3.0": torch.ones(1, 4, 16, 16)})),
+        ("x4", lambda path: rewrite(path, "inputs", c_concat_20=None)),
+        ("x4", lambda path: rewrite(path, "inputs", lowres=None)),
+    ],
+)
+def test_parts_that_do_not_fit_are_no_failed_check(
+    tmp_path: Path, variant: str, damage: Callable[[Path], object]
+) -> None:
+    copy = tmp_path / variant
+    shutil.copytree(SHIPPED / variant, copy)
+    rewrite(
+        copy, "expected", **{f"latent_{scale}": None for scale in (1.0, 1.5, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0)}
+    )
+    damage(copy)
+    with pytest.raises(InputError, match=f"fixtures={copy}: its parts do not fit each other") as caught:
+        selfcheck.run_selfcheck(copy, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_scale_is_left_alone(tmp_path: Path) -> None:
+    copy = small(tmp_path)
+    rewrite(copy, "expected", **{"latent_1.2.3": torch.ones(1), "latent_demo_3.0": torch.ones(1)})
+    assert read_fixture(copy).scales == [3.0]
 
 
 @pytest.mark.parametrize(

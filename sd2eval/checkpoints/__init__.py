@@ -155,9 +155,7 @@ def _adapter(definition: CheckpointConfig, parts: Networks, device: torch.device
         return inpainting_adapter(parts.vae, size)
     if definition.conditioning == "upscaling":
         if definition.noise_level is None:
-            raise InputError(
-                f"checkpoint.noise_level: '{definition.name}' needs one, 0 to 349 (the demo uses 20)"
-            )
+            raise InputError(f"checkpoint.noise_level: '{definition.name}' needs one (the demo uses 20)")
         return upscaling_adapter(definition.noise_level, device)
     return None
 

@@ -38,10 +38,10 @@ def load_architecture(name: str) -> Architecture:
     Raises:
         InputError: no such architecture, or the yaml describes something else.
     """
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return from_original(path)
-    folder = BUNDLED / name if (BUNDLED / name).is_dir() else path
+    folder = BUNDLED / name if name in bundled() else path
     if not folder.is_dir():
         raise InputError(
             f"checkpoint.architecture={name}: allowed: {', '.join(bundled())}, "
@@ -66,7 +66,9 @@ def _read_json(file: Path) -> Config | None:
         content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: is no JSON ({error})") from error
-    return dict(content)
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: is no config (a JSON object is needed)")
+    return content
 
 
 def from_original(file: Path) -> Architecture:

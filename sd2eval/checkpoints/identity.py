@@ -12,6 +12,10 @@ from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
 from sd2eval.published import TABLE, Published, by_digest, published, remember
 
+OWN_NAME = (
+    "give weights of your own a name: checkpoint.name=NAME checkpoint.prediction_type=epsilon|v_prediction"
+)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -36,33 +40,58 @@ def find_weights(definition: CheckpointConfig) -> Weights:
 def identify(definition: CheckpointConfig, sources: Sources) -> str:
     """Return the SHA-256 that names a checkpoint, after making sure that it may bear its name.
 
-    A published digest must fit the definition. A published name must have its published digest; where none is
-    published, the one recorded at first use. Weights under a name of the user's own may be anything.
+    A published digest must fit the definition. A published name stands for the published file and nothing
+    else: with its published digest, or, where none is published, with the one recorded at first use. Weights
+    under a name of the user's own may be anything.
 
     Raises:
         InputError: says what the weights are, and what was expected.
     """
     total = digest(sources)
-    replaced = sources.folders or sources.others
-    alone = total if sources.file and not replaced else file_digest(sources.file) if sources.file else None
+    named = published(TABLE).get(published_name(definition))
+    if named:
+        _refuse_changed(definition, sources, named)
+    plain = sources.file and not sources.folders and not sources.others
+    alone = total if plain else file_digest(sources.file) if sources.file else None
     known = by_digest(alone, TABLE) if alone else None
-    named = published(TABLE).get(definition.name)
     if known:
         _check_known(definition, sources, known, named)
     elif named and named.sha256 and alone:
         raise InputError(
             f"{sources.file}: is not the published {named.name} (its SHA-256 is {alone[:12]}..., "
-            f"published is {named.sha256[:12]}...); give weights of your own a name: checkpoint.name=NAME "
-            "checkpoint.prediction_type=epsilon|v_prediction"
+            f"published is {named.sha256[:12]}...); {OWN_NAME}"
         )
     elif named:
-        remember(definition.name, total, _origin(definition, named))
+        remember(named.name, alone or total, _origin(definition, named))
     if sources.prediction_type not in (None, definition.prediction_type):
         raise InputError(
             f"checkpoint '{definition.name}': the scheduler in {definition.source} says "
             f"{sources.prediction_type}, but checkpoint.prediction_type={definition.prediction_type}"
         )
     return total
+
+
+def published_name(definition: CheckpointConfig) -> str:
+    """Return a definition's name without what `noise_levels` added to it."""
+    return definition.name.removesuffix(f"-noise{definition.noise_level}")
+
+
+def _refuse_changed(definition: CheckpointConfig, sources: Sources, named: Published) -> None:
+    """A published name with other parts would put its label on something else's curve."""
+    changed = [name for name in sources.folders if sources.file and name != "depth_estimator"]
+    changed += [name for name in ("lora", "architecture") if name in sources.others]
+    if not sources.file:
+        changed += [name for name in definition.components if name != "depth_estimator"]
+        if definition.source not in (named.repository, named.former_repository):
+            raise InputError(
+                f"{definition.source}: a folder cannot be recognised as the published {named.name}, which is "
+                f"{named.file}; {OWN_NAME}"
+            )
+    if changed:
+        raise InputError(
+            f"checkpoint '{definition.name}' is the name of published weights, but "
+            f"{', '.join(changed)} would change them; {OWN_NAME}"
+        )
 
 
 def _check_known(

@@ -107,10 +107,12 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-            settings = dict(json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}")))
+            settings = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be read as a LoRA in safetensors ({reason})") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: its lora_adapter_metadata is no JSON object")
     return tensors, _by_network(path, settings)
 
 
@@ -187,6 +189,8 @@ def _check(path: Path, adapters: list[Adapter], weights: Mapping[str, Mapping[st
         count = sum(len(it.tensors) for it in lost)
         raise InputError(f"{path}: {count} tensors find no place in this checkpoint (first: {lost[0].first})")
     for adapter in adapters:
+        if not all(tensor.is_floating_point() for role, tensor in adapter.tensors.items() if role != "alpha"):
+            raise InputError(f"{path}: {adapter.first} or a tensor beside it holds no floating point numbers")
         if not all(bool(tensor.float().isfinite().all()) for tensor in adapter.tensors.values()):
             raise InputError(f"{path}: {adapter.first} or a tensor beside it holds NaN or infinity")
 
@@ -226,6 +230,8 @@ def _strength(path: Path, adapter: Adapter, config: Mapping[str, Any]) -> float:
     rank = adapter.tensors["down"].shape[0]
     patterns = config.get("alpha_pattern", {})
     try:
+        if not isinstance(patterns, dict):
+            raise TypeError("alpha_pattern is no JSON object")
         named = (patterns[it] for it in patterns if re.fullmatch(rf"(.*\.)?({it})", adapter.name))
         alpha = adapter.tensors.get("alpha", next(named, config.get("lora_alpha", rank)))
         return float(alpha) / rank

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import DPTForDepthEstimation
+from transformers import CLIPTextModel, DPTForDepthEstimation
 
 from sd2eval.checkpoints import single_file
 from sd2eval.checkpoints.architecture import Architecture, load_architecture
 from sd2eval.checkpoints.lora import merge_lora
 from sd2eval.checkpoints.sources import Sources
-from sd2eval.checkpoints.text import TextEncoder, load_text_model, text_encoder
+from sd2eval.checkpoints.text import OPEN_CLIP_FILE, TextEncoder, load_open_clip, text_encoder
 from sd2eval.checkpoints.weights_file import WeightsFile
 from sd2eval.config import CheckpointConfig
 from sd2eval.errors import InputError
@@ -64,6 +65,8 @@ def load_networks(
         merge_lora(lora, unet, text, definition.lora_scale)
         unet.to(dtype)
         text.to(dtype)
+    parts = {"unet": unet, "vae": vae, "text_encoder": text, "depth_estimator": depth}
+    _check_finite(parts, definition)
     return Networks(unet, vae, text_encoder(text, sources.folders.get("tokenizer"), definition.text), depth)
 
 
@@ -94,16 +97,61 @@ def _in_folders(folders: dict[str, Path], dtype: torch.dtype) -> dict[str, Loade
 
 
 def _diffusers(cls: Any, dtype: torch.dtype, folder: Path) -> Any:
-    try:
-        model = cls.from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{folder}: cannot load {cls.__name__}: {reason}") from error
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on CPU and GPU
+    model = _whole(cls, folder, torch_dtype=dtype, low_cpu_mem_usage=False)
+    return model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
+
+
+def load_text_model(folder: Path, dtype: torch.dtype) -> Any:
+    """Load a text encoder folder, in transformers layout or as OpenCLIP's state dict with its text config.
+
+    Raises:
+        InputError: it is neither, or a tensor is missing.
+    """
+    if (folder / OPEN_CLIP_FILE).exists():
+        with _one_line(folder):
+            return load_open_clip(folder).to(dtype)
+    return _whole(CLIPTextModel, folder, dtype=dtype)
 
 
 def _depth_estimator(folder: Path) -> Any:
-    model = DPTForDepthEstimation.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    return model.float().eval().requires_grad_(False)
+    return _whole(DPTForDepthEstimation, folder, dtype=torch.float32)
+
+
+def _whole(cls: Any, folder: Path, **settings: Any) -> Any:
+    """Load a network whose every tensor is in the folder, and no other: a missing one would be random."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: holds no config.json, so it is no {cls.__name__}")
+    with _one_line(folder):
+        model, found = cls.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **settings
+        )
+    for key, what in {"missing": "are missing", "unexpected": "find no place"}.items():
+        names = sorted(found[f"{key}_keys"])
+        if names:
+            raise InputError(f"{folder}: {len(names)} tensors {what} (first: {names[0]})")
+    if found["mismatched_keys"]:
+        raise InputError(f"{folder}: tensors of another shape than its config.json says")
+    return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _one_line(folder: Path) -> Iterator[None]:
+    """Whatever a damaged folder makes the libraries raise becomes one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:250]
+        raise InputError(f"{folder}: cannot be loaded ({reason})") from error
+
+
+def _check_finite(networks: dict[str, Any], definition: CheckpointConfig) -> None:
+    """NaN or infinity in the weights would be found only after everything was sampled."""
+    for part, network in networks.items():
+        for name, parameter in network.named_parameters() if network is not None else ():
+            if not bool(parameter.isfinite().all()):
+                raise InputError(
+                    f"checkpoint '{definition.name}': {name} of its {part} holds NaN or infinity"
+                    f"{', perhaps from the LoRA' if definition.lora else ''}"
+                )

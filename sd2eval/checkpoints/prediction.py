@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,12 +49,17 @@ def check_prediction(checkpoint: Checkpoint) -> None:
         InputError: it answers noise as the other kind does.
     """
     definition, cosine = checkpoint.definition, noise_cosine(checkpoint)
+    if not math.isfinite(cosine):
+        raise InputError(
+            f"checkpoint '{definition.name}' answers pure noise with NaN or infinity; its weights are "
+            "damaged, or too large for this dtype (try dtype=float32)"
+        )
     if definition.prediction_type == "v_prediction" and cosine > THRESHOLD:
         raise InputError(
             f"checkpoint '{definition.name}' predicts epsilon, not v: given pure noise it returns that noise "
             f"(cosine {cosine:.3f}); say checkpoint.prediction_type=epsilon, or take the right file"
         )
-    if definition.prediction_type == "epsilon" and not cosine > THRESHOLD:
+    if definition.prediction_type == "epsilon" and cosine <= THRESHOLD:
         raise InputError(
             f"checkpoint '{definition.name}' does not predict epsilon: given pure noise it does not return "
             f"that noise (cosine {cosine:.3f}); if it predicts v, say checkpoint.prediction_type=v_prediction"

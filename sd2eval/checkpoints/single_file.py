@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ KINDS = {4: "text-to-image", 5: "depth", 7: "upscaling", 9: "inpainting"}
 LATENT_CHANNELS = 4
 EXTRA_CHANNELS = {"text": 0, "depth": 1, "inpainting": 5, "upscaling": 3}
 """UNet input channels behind the latent's, by `checkpoint.conditioning`."""
+IGNORED = ("architectures", "dtype", "model_type", "torch_dtype", "transformers_version", "bos_token_id",
+           "eos_token_id", "pad_token_id", "projection_dim")  # fmt: skip
+"""Keys of saved configs that shape no network here."""
 ASK_ARCHITECTURE = "is checkpoint.architecture the one it was trained with?"
 
 
@@ -48,18 +52,20 @@ def contents(weights: WeightsFile) -> Contents:
     Raises:
         InputError: it is not in the published layout.
     """
-    first = weights.shapes.get(layout.UNET + "input_blocks.0.0.weight")
+    first = weights.shapes.get(layout.UNET + "input_blocks.0.0.weight", ())
     attention = next(
         (
-            name
-            for name in weights.shapes
+            shape
+            for name, shape in weights.shapes.items()
             if name.startswith(layout.UNET) and name.endswith("attn2.to_k.weight")
         ),
-        None,
+        (),
     )
-    if first is None or attention is None:
+    if len(first) != 4 or len(attention) != 2:
+        averaged = any(name.startswith("model_ema.") for name in weights.shapes)
+        hint = "; it holds model_ema.* only, which the original scripts do not read" if averaged else ""
         raise InputError(
-            f"{weights.path}: is no checkpoint in the published layout (no {layout.UNET}* tensors); "
+            f"{weights.path}: is no checkpoint in the published layout (no {layout.UNET}* tensors){hint}; "
             "of a folder in diffusers layout give the folder itself"
         )
     text = None
@@ -67,7 +73,28 @@ def contents(weights: WeightsFile) -> Contents:
         text = "open_clip"
     elif any(name.startswith(layout.CLIP_TEXT.split(".")[0] + ".transformer.") for name in weights.shapes):
         text = "clip"
-    return Contents(first[1], weights.shapes[attention][1], text)
+    return Contents(first[1], attention[1], text)
+
+
+def empty(cls: Any, config: dict[str, Any], part: str) -> Any:
+    """Return a network without weights, on the meta device.
+
+    Raises:
+        InputError: the config describes no such network, or has a key that it does not know.
+    """
+    transformers = {CLIPTextModel: CLIPTextConfig, DPTForDepthEstimation: DPTConfig}.get(cls)
+    known = transformers().to_dict().keys() if transformers else signature(cls.__init__).parameters.keys()
+    foreign = [key for key in config if key not in known and key not in IGNORED and key[0] != "_"]
+    if foreign:
+        raise InputError(f"checkpoint.architecture: {part}.json has a key '{foreign[0]}' that is unknown")
+    try:
+        with torch.device("meta"):
+            return cls(transformers(**config)) if transformers else cls.from_config(config)
+    except Exception as error:  # whatever the libraries raise on values that make no network
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(
+            f"checkpoint.architecture: {part}.json describes no {cls.__name__} ({reason})"
+        ) from error
 
 
 def check_contents(weights: WeightsFile, definition: CheckpointConfig) -> None:
@@ -98,8 +125,7 @@ def check_contents(weights: WeightsFile, definition: CheckpointConfig) -> None:
 
 def load_unet(weights: WeightsFile, architecture: Architecture, dtype: torch.dtype) -> Any:
     """Return the file's UNet, in `dtype`."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(architecture.unet)
+    unet = empty(UNet2DConditionModel, architecture.unet, "unet")
     config = unet.config
     names = layout.unet_names(unet.state_dict(), len(config.block_out_channels), config.layers_per_block)
     return _assign(unet, names, weights, dtype)
@@ -107,8 +133,7 @@ def load_unet(weights: WeightsFile, architecture: Architecture, dtype: torch.dty
 
 def load_vae(weights: WeightsFile, architecture: Architecture, dtype: torch.dtype) -> Any:
     """Return the file's autoencoder, in `dtype`."""
-    with torch.device("meta"):
-        vae = AutoencoderKL.from_config(architecture.vae)
+    vae = empty(AutoencoderKL, architecture.vae, "vae")
     config = vae.config
     names = layout.vae_names(vae.state_dict(), len(config.block_out_channels), config.layers_per_block)
     return _assign(vae, names, weights, dtype)
@@ -116,9 +141,8 @@ def load_vae(weights: WeightsFile, architecture: Architecture, dtype: torch.dtyp
 
 def load_text_model(weights: WeightsFile, architecture: Architecture, kind: str, dtype: torch.dtype) -> Any:
     """Return the file's text encoder (`kind` as in `checkpoint.text`), in `dtype`."""
-    config = CLIPTextConfig(**architecture.text_encoder)
-    with torch.device("meta"):
-        expected = CLIPTextModel(config).state_dict()
+    model = empty(CLIPTextModel, architecture.text_encoder, "text_encoder")
+    config, expected = model.config, model.state_dict()
     if kind == "open_clip":
         names = layout.open_clip_names(config.num_hidden_layers)
         _check_tower(weights, config.num_hidden_layers + 1)
@@ -137,7 +161,7 @@ def _check_tower(weights: WeightsFile, layers: int) -> None:
 
 def load_depth_estimator(weights: WeightsFile, architecture: Architecture) -> Any:
     """Return the file's MiDaS as transformers' DPT hybrid, float32."""
-    config = DPTConfig(**(architecture.depth_estimator or {}))
+    config = empty(DPTForDepthEstimation, architecture.depth_estimator or {}, "depth_estimator").config
     names = [name for name in weights.shapes if name.startswith(layout.DEPTH)]
     if not names:
         raise InputError(
@@ -198,10 +222,9 @@ def _check_names(names: Names, weights: WeightsFile) -> None:
 
 def _check_shapes(expected: Mapping[str, torch.Tensor], names: Names, weights: WeightsFile) -> None:
     for ours, (theirs, third) in names.items():
-        shape = weights.shapes[theirs]
-        rows = shape[0] if third is None else shape[0] // 3
-        want = tuple(expected[ours].shape)
-        if _squeezed((rows, *shape[1:])) != _squeezed(want):
+        shape, want = weights.shapes[theirs], tuple(expected[ours].shape)
+        stacked = want if third is None else (3 * want[0], *want[1:])
+        if _squeezed(shape) != _squeezed(stacked):
             raise InputError(
                 f"{weights.path}: {theirs} has shape {_shown(shape)}, expected {_shown(want)}"
                 f"{'' if third is None else ' three times'}; {ASK_ARCHITECTURE}"

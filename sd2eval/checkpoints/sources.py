@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sd2eval
 from sd2eval import hub
-from sd2eval.checkpoints.architecture import BUNDLED
+from sd2eval.checkpoints.architecture import bundled
 from sd2eval.config import CheckpointConfig
 from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
@@ -65,7 +65,7 @@ def resolve(definition: CheckpointConfig) -> Sources:
     elif root.is_dir() and definition.file and (root / definition.file).is_file():
         root = root / definition.file
     if root.is_file():
-        if root.suffix not in FILE_SUFFIXES:
+        if root.suffix.lower() not in FILE_SUFFIXES:
             raise InputError(f"{root}: a checkpoint in one file ends in {' or '.join(FILE_SUFFIXES)}")
         return Sources(root, _replaced(definition), others)
     return Sources(None, _folders(definition, root), others, _scheduled(root))
@@ -91,10 +91,11 @@ def _others(definition: CheckpointConfig) -> dict[str, Path]:
     if definition.lora is not None:
         path = local_path(definition.lora)
         if path is None or not path.is_file():
-            raise InputError(f"checkpoint.lora={definition.lora}: no such file")
+            problem = "no such file" if path is None else "a file is needed"
+            raise InputError(f"checkpoint.lora={definition.lora}: {problem}")
         others["lora"] = path
-    if definition.architecture and not (BUNDLED / definition.architecture).is_dir():
-        path = Path(definition.architecture)
+    if definition.architecture and definition.architecture not in bundled():
+        path = Path(definition.architecture).expanduser()
         if path.exists():  # otherwise loading it says what is allowed
             others["architecture"] = path
     return others
@@ -107,7 +108,8 @@ def _replaced(definition: CheckpointConfig) -> dict[str, Path]:
 def _component(definition: CheckpointConfig, name: str, override: str) -> Path:
     folder = local_path(override)
     if folder is None or not folder.is_dir():
-        raise InputError(f"checkpoint.components.{name}={override}: no such folder (for '{definition.name}')")
+        problem = "no such folder" if folder is None else "a folder is needed"
+        raise InputError(f"checkpoint.components.{name}={override}: {problem} (for '{definition.name}')")
     return folder
 
 
@@ -149,7 +151,9 @@ def digest(sources: Sources) -> str:
         for name, folder in sources.folders.items()
         for file in _weight_files(folder)
     }
-    files |= {f"{name}/{file.name}": file for name, path in sources.others.items() for file in _inside(path)}
+    files |= {
+        f"{name}{inner}": file for name, path in sources.others.items() for inner, file in _inside(path)
+    }
     if sources.file:
         files["file"] = sources.file
     for name in sorted(files):
@@ -158,8 +162,11 @@ def digest(sources: Sources) -> str:
     return total.hexdigest()
 
 
-def _inside(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+def _inside(path: Path) -> list[tuple[str, Path]]:
+    """Return a file alone, whatever it is called, or the files of a folder under their names."""
+    if path.is_file():
+        return [("", path)]
+    return [(f"/{file.name}", file) for file in sorted(path.iterdir()) if file.is_file()]
 
 
 def _weight_files(folder: Path) -> list[Path]:

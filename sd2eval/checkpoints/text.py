@@ -19,6 +19,10 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from sd2eval.checkpoints.layout import open_clip_names
+from sd2eval.errors import InputError
+
+OPEN_CLIP_FILE = "open_clip_model.safetensors"
+"""OpenCLIP's state dict in a text encoder folder."""
 
 Tokenize = Callable[[Sequence[str]], tuple[torch.Tensor, list[bool]]]
 """Texts to ids [N, context] (int64) and, per text, whether it was cut at the context."""
@@ -51,24 +55,20 @@ def text_encoder(model: Any, tokenizer_folder: Path | None, kind: str) -> TextEn
         model: a CLIPTextModel.
         tokenizer_folder: the tokenizer that belongs to it; None for the published vocabulary.
         kind: `open_clip` (SD2: open_clip's tokenizer) or `clip` (v1.5: the transformers tokenizer).
+
+    Raises:
+        InputError: the tokenizer is none, or has another vocabulary than the model.
     """
-    context = model.config.max_position_embeddings
-    tokenize = _open_clip_tokenize if kind == "open_clip" else _clip_tokenize
-    return TextEncoder(model.eval().requires_grad_(False), tokenize(tokenizer_folder, context))
+    make = _open_clip_tokenize if kind == "open_clip" else _clip_tokenize
+    tokenize = make(tokenizer_folder, model.config.vocab_size, model.config.max_position_embeddings)
+    return TextEncoder(model.eval().requires_grad_(False), tokenize)
 
 
-def load_text_model(folder: Path, dtype: torch.dtype) -> Any:
-    """Load a text encoder folder: transformers layout, or OpenCLIP's state dict with its text config.
-
-    Args:
-        folder: holds `config.json` and either `open_clip_model.safetensors` or transformers' weights.
-        dtype: of the weights.
-    """
-    converted = folder / "open_clip_model.safetensors"
-    if converted.exists():
-        model = from_open_clip(load_file(converted), json.loads((folder / "config.json").read_text()))
-        return model.to(dtype)
-    return CLIPTextModel.from_pretrained(folder, use_safetensors=True, local_files_only=True, dtype=dtype)
+def load_open_clip(folder: Path) -> Any:
+    """Load a folder that holds OpenCLIP's state dict and its text config; see `from_open_clip`."""
+    return from_open_clip(
+        load_file(folder / OPEN_CLIP_FILE), json.loads((folder / "config.json").read_text())
+    )
 
 
 def from_open_clip(state: dict[str, torch.Tensor], text_config: dict[str, Any]) -> Any:
@@ -104,14 +104,17 @@ def penultimate_config(text_config: dict[str, Any]) -> CLIPTextConfig:
     )
 
 
-def _own_vocabulary(folder: Path | None) -> str | None:
-    merges = sorted(folder.glob("bpe_*.txt.gz")) if folder else []
-    return str(merges[0]) if merges else None
-
-
-def _open_clip_tokenize(folder: Path | None, context: int) -> Tokenize:
-    own = _own_vocabulary(folder)
-    tokenizer = SimpleTokenizer(own, context_length=context) if own else SimpleTokenizer()
+def _open_clip_tokenize(folder: Path | None, vocabulary: int, context: int) -> Tokenize:
+    own = sorted(folder.glob("bpe_*.txt.gz")) if folder else []
+    if folder and not own and not (folder / "vocab.json").exists():
+        raise InputError(f"{folder}: is no tokenizer (neither bpe_*.txt.gz nor vocab.json in it)")
+    # Published tokenizer folders hold the vocabulary that open_clip ships.
+    tokenizer = SimpleTokenizer(str(own[0]), context_length=context) if own else SimpleTokenizer()
+    if tokenizer.vocab_size != vocabulary:
+        raise InputError(
+            f"{own[0] if own else folder or 'checkpoint.components.tokenizer'}: a tokenizer of "
+            f"{tokenizer.vocab_size} tokens, but the text encoder has {vocabulary}"
+        )
 
     def tokenize(texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
         truncated = [len(tokenizer.encode(text)) + 2 > context for text in texts]  # plus start and end
@@ -120,10 +123,17 @@ def _open_clip_tokenize(folder: Path | None, context: int) -> Tokenize:
     return tokenize
 
 
-def _clip_tokenize(folder: Path | None, context: int) -> Tokenize:
+def _clip_tokenize(folder: Path | None, vocabulary: int, context: int) -> Tokenize:
+    if folder and not (folder / "vocab.json").exists() and not (folder / "tokenizer.json").exists():
+        raise InputError(f"{folder}: is no tokenizer (neither vocab.json nor tokenizer.json in it)")
     tokenizer = (
         CLIPTokenizer.from_pretrained(folder, local_files_only=True) if folder else published_clip_tokenizer()
     )
+    if len(tokenizer) != vocabulary:
+        raise InputError(
+            f"{folder or 'checkpoint.components.tokenizer'}: a tokenizer of {len(tokenizer)} tokens, but the "
+            f"text encoder has {vocabulary}"
+        )
 
     def tokenize(texts: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
         whole = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]

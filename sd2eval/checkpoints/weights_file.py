@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from sd2eval.errors import InputError
@@ -21,6 +20,12 @@ GROUP_BYTES = 256 * 2**20
 
 INERT = ("pytorch_lightning.", "lightning.")
 """Training leftovers in published pickles (names of callbacks): replaced by `_Inert`, never imported."""
+
+FOREIGN = {
+    b"<": "is a web page, not weights",
+    b"version https://git-lfs": "is a git-lfs pointer, not the file it points to (`git lfs pull` gets that)",
+}
+"""What a download that went wrong begins with."""
 
 
 class _Inert:
@@ -40,18 +45,18 @@ class WeightsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._inert = [] if _is_safetensors(path) else _inert_globals(path)
+        self._safetensors = _is_safetensors(path)
+        self._inert: list[str] = []
+        if not self._safetensors:
+            with _one_line(path):
+                self._inert = _inert_globals(path)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        """Shape of every tensor."""
+        self._bytes: dict[str, int] = {}
         with self._tensors() as tensors:
-            self.shapes: dict[str, tuple[int, ...]] = {}
-            """Shape of every tensor."""
-            self._bytes: dict[str, int] = {}
             for name, shape, size in tensors.listing():
                 self.shapes[name] = shape
                 self._bytes[name] = size
-
-    def __contains__(self, name: str) -> bool:
-        """Whether the file holds a tensor of this name."""
-        return name in self.shapes
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield tensors by name; one must be copied before the next is asked for."""
@@ -66,26 +71,40 @@ class WeightsFile:
     def _group(self, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
         with self._tensors() as tensors:
             for name in names:
-                yield name, tensors.get(name)
+                tensor = tensors.get(name)
+                if not tensor.is_floating_point() or tensor.is_meta or tensor.layout is not torch.strided:
+                    raise InputError(f"{self.path}: {name} holds no floating point numbers ({tensor.dtype})")
+                yield name, tensor
 
     @contextmanager
     def _tensors(self) -> Iterator[_Safetensors | _Pickled]:
-        try:
-            if _is_safetensors(self.path):
+        with _one_line(self.path):
+            if self._safetensors:
                 with safe_open(self.path, "pt") as opened:
                     yield _Safetensors(opened)
-            else:
-                with safe_globals([(_Inert, name) for name in self._inert]):
-                    loaded = torch.load(
-                        self.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(self.path)
-                    )
-                yield _Pickled(_state_dict(loaded, self.path))
-        except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-            if foreign:
-                raise _code_inside(self.path, [foreign[1]]) from error
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.path}: cannot be read as weights ({reason}); is it whole?") from error
+                return
+            with safe_globals([(_Inert, name) for name in self._inert]):
+                loaded = torch.load(
+                    self.path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(self.path)
+                )
+            yield _Pickled(_state_dict(loaded, self.path))
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Whatever a damaged or hostile file makes the readers raise becomes one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign:
+            raise _code_inside(path, [foreign[1]]) from error
+        reason = " ".join(str(error).split())[:120]
+        # torch's own text recommends to read the file without this protection.
+        shown = "" if not reason or reason.startswith("Weights only load failed") else f" ({reason})"
+        raise InputError(f"{path}: cannot be read as weights{shown}; is it whole?") from error
 
 
 class _Safetensors:
@@ -112,23 +131,34 @@ class _Pickled:
 
     def listing(self) -> Iterator[tuple[str, tuple[int, ...], int]]:
         for name, tensor in self._state.items():
-            yield name, tuple(tensor.shape), tensor.nbytes
+            yield name, tuple(tensor.shape), tensor.numel() * tensor.element_size()
 
     def get(self, name: str) -> torch.Tensor:
         return self._state[name]
 
 
 def _is_safetensors(path: Path) -> bool:
-    return path.suffix == ".safetensors"
+    """Tell the two formats apart by their first bytes: a name may be wrong.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or is something else that downloads leave behind.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(32)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not start:
+        raise InputError(f"{path}: is empty")
+    for begin, what in FOREIGN.items():
+        if start.lstrip().startswith(begin):
+            raise InputError(f"{path}: {what}")
+    return start[8:9] == b"{"  # after the length of its JSON header
 
 
 def _inert_globals(path: Path) -> list[str]:
     """Return the classes a pickle names besides tensors; refuse more than training leftovers."""
-    try:
-        names = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
-    except (OSError, RuntimeError, pickle.UnpicklingError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: cannot be read as weights ({reason}); is it whole?") from error
+    names = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
     foreign = [name for name in names if not name.startswith(INERT)]
     if foreign:
         raise _code_inside(path, foreign)

@@ -55,6 +55,10 @@ WINDOWED = ("ssim", "lpips")
 WINDOWED_PIXELS = 32
 
 
+LARGEST = 4096
+"""Pixels a side; a larger attention map fits into no memory."""
+
+
 def allowed(key: str) -> str:
     """Return the values of a key in `CHOICES`, as a message prints them."""
     choices = tuple(METRIC_NEEDS) if key == "protocol.metrics" else CHOICES[key]
@@ -162,14 +166,20 @@ def _checkpoint_faults(definition: CheckpointConfig) -> Iterator[tuple[str, Any,
             yield key, getattr(definition, key), f"allowed: {allowed(f'checkpoint.{key}')}"
     if not re.fullmatch(r"\w[\w.-]*", definition.name):
         yield "name", definition.name, "allowed: letters, digits, '.', '_' and '-' (it names folders)"
-    if definition.resolution < 8 or definition.resolution % 8:
-        yield "resolution", definition.resolution, "allowed: a multiple of 8"
+    if not 8 <= definition.resolution <= LARGEST or definition.resolution % 8:
+        yield "resolution", definition.resolution, f"allowed: a multiple of 8, up to {LARGEST}"
     if not 0 < definition.beta_start < 1:
         yield "beta_start", definition.beta_start, "allowed: above 0, below 1"
     if not definition.beta_start <= definition.beta_end < 1:
         yield "beta_end", definition.beta_end, "allowed: at least beta_start, below 1"
     if not math.isfinite(definition.lora_scale):
         yield "lora_scale", definition.lora_scale, "a finite number"
+    if definition.lora is None and definition.lora_scale != 1:
+        yield (
+            "lora_scale",
+            definition.lora_scale,
+            "there is no LoRA to scale; name one with checkpoint.lora=FILE",
+        )
     yield from _noise_level_faults(definition)
 
 

@@ -108,6 +108,55 @@ def test_the_scheduler_of_a_diffusers_folder_is_believed(tmp_path: Path) -> None
         identified(wanted)
 
 
+def test_a_published_name_stands_for_the_published_file_alone(known: dict[str, Path], tmp_path: Path) -> None:
+    base = known["512-base-ema"]
+    lora = tmp_path / "lora.safetensors"
+    lora.write_text("any")
+    (tmp_path / "vae").mkdir()
+    for changes, what in (
+        ({"lora": str(lora)}, "lora"),
+        ({"components": {"vae": str(tmp_path / "vae")}}, "vae"),
+        ({"architecture": str(tmp_path)}, "architecture"),
+    ):
+        with pytest.raises(
+            InputError, match=f"is the name of published weights, but {what} would change them"
+        ):
+            identified(real("512-base-ema", base, **changes))
+        assert identified(real("512-base-ema", base, name="mine", **changes))
+
+
+def test_a_folder_is_not_taken_for_a_published_file(tmp_path: Path) -> None:
+    for part in ("unet", "vae", "text_encoder", "tokenizer"):
+        (tmp_path / part).mkdir()
+    wanted = real("512-base-ema", tmp_path, file=None)
+    with pytest.raises(
+        InputError, match="cannot be recognised as the published 512-base-ema, which is 512-base"
+    ):
+        identified(wanted)
+    assert identified(dataclasses.replace(wanted, name="mine"))
+
+
+def test_a_noise_level_in_the_name_does_not_hide_what_the_name_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SD2EVAL_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "x4-upscaler-ema.ckpt"
+    file.write_text("first")
+    identified(real("x4-upscaling-ema", file))
+    file.write_text("second")
+    for level in (0, 100):
+        swept = real("x4-upscaling-ema", file, name=f"x4-upscaling-ema-noise{level}", noise_level=level)
+        with pytest.raises(InputError, match=r"'x4-upscaling-ema' from .* was recorded at its first use"):
+            identified(swept)
+
+
+def test_weights_that_answer_with_nan_predict_nothing() -> None:
+    checkpoint = checkpoints.load(MINI[1], torch.device("cpu"), torch.float32)
+    checkpoint.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(InputError, match="'768-v' answers pure noise with NaN or infinity"):
+        check_prediction(checkpoint)
+
+
 @pytest.mark.parametrize("definition", MINI, ids=NAMES)
 def test_the_answer_to_noise_tells_what_a_network_predicts(definition: CheckpointConfig) -> None:
     checkpoint = checkpoints.load(definition, torch.device("cpu"), torch.float32)

@@ -141,7 +141,8 @@ def test_half_a_pair_is_refused(tmp_path: Path, models: dict[str, Any], role: st
         ({"text_encoder.use_dora": True}, "not a plain LoRA (text_encoder.use_dora is set)"),
         ({"unet.lora_alpha": "much"}, "the alpha in its lora_adapter_metadata cannot be read"),
         ({"unet.alpha_pattern": {"(": 1}}, "the alpha in its lora_adapter_metadata cannot be read"),
-        ([1], "cannot be read as a LoRA in safetensors"),
+        ([1], "its lora_adapter_metadata is no JSON object"),
+        ({"unet.alpha_pattern": ["a"]}, "the alpha in its lora_adapter_metadata cannot be read"),
     ],
 )
 def test_settings_of_another_method_or_that_make_no_sense_are_refused(

@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import sd2eval
+from sd2eval.checkpoints.networks import load_text_model
 from sd2eval.checkpoints.text import (
     TextEncoder,
     from_open_clip,
-    load_text_model,
     published_clip_tokenizer,
     text_encoder,
 )
 
-TEXT = {"context_length": 16, "vocab_size": 1024, "width": 64, "heads": 4, "layers": 3}
+TEXT = {"context_length": 16, "vocab_size": 812, "width": 64, "heads": 4, "layers": 3}
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
 TOKENIZER = Path(sd2eval.__path__[0], "mini", "weights", "tokenizer")
 
@@ -42,7 +42,7 @@ def penultimate(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
 
 def test_the_converted_tower_computes_the_penultimate_layer_of_open_clip() -> None:
     model = tower()
-    ids = torch.randint(0, 1024, (5, 16), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(0, 812, (5, 16), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         want = penultimate(model, ids)
         got = from_open_clip(model.state_dict(), TEXT).eval()(input_ids=ids)[0]
@@ -75,7 +75,7 @@ def encoder_with(folder: Path, context: int) -> TextEncoder:
         max_position_embeddings=context, bos_token_id=49406, eos_token_id=49407,
     )  # fmt: skip
     CLIPTextModel(config).save_pretrained(folder)
-    return text_encoder(load_text_model(folder, torch.float32), folder, "open_clip")
+    return text_encoder(load_text_model(folder, torch.float32), None, "open_clip")
 
 
 def test_ids_are_those_of_open_clip_padded_with_zero(tmp_path: Path) -> None:

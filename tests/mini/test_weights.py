@@ -70,7 +70,8 @@ def test_no_level_has_as_many_norm_groups_as_channels() -> None:
 
 
 def test_the_text_encoder_is_what_the_checkpoints_load() -> None:
-    from sd2eval.checkpoints.text import load_text_model, text_encoder
+    from sd2eval.checkpoints.networks import load_text_model
+    from sd2eval.checkpoints.text import text_encoder
 
     model = load_text_model(WEIGHTS / "text_encoder", torch.float32)
     loaded = text_encoder(model, WEIGHTS / "tokenizer", "open_clip")
