@@ -74,7 +74,8 @@ def read_fixture(folder: Path) -> Fixture:
         prompts = list(json.loads(meta.read_text())["prompts"]) if meta.exists() else []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"fixtures={folder}: meta.json cannot be read ({error})") from error
-    fixture = Fixture(folder, *parts, prompts)
+    given, expected = parts
+    fixture = Fixture(folder, given, expected, prompts)
     missing = {"x_T", "tokens", "uncond_tokens", "c", "uc"} - fixture.given.keys()
     if missing or not fixture.scales:
         raise InputError(f"fixtures={folder}: has no {', '.join(sorted(missing)) or 'latent_<scale>'}")
