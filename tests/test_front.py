@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 
 import sd2eval
+import tests.test_report
 from sd2eval import report
 from sd2eval.errors import InputError
 from sd2eval.front import COLUMNS, chances, front_table
 from sd2eval.metrics import METRICS, Reference
 from sd2eval.pareto import front, front_probability
+from sd2eval.plan import Block
 from sd2eval.records import Direction
 
 DIRECTIONS: list[Direction] = ["lower", "higher"]  # a distance and a score
@@ -182,11 +184,9 @@ def test_it_agrees_with_the_paired_bootstrap_of_the_frechet_distance() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Any:
-    from tests.test_report import NAMES, Block, begin, publish
-
-    made = begin(tmp_path / "run")
-    for name in NAMES:
-        publish(made, name, Block(0, 11), invalid=(3,) if name == "768-v" else ())
+    made = tests.test_report.begin(tmp_path / "run")
+    for name in tests.test_report.NAMES:
+        tests.test_report.publish(made, name, Block(0, 11), invalid=(3,) if name == "768-v" else ())
     return made
 
 
@@ -204,6 +204,25 @@ def test_a_run_has_its_front_as_a_table_without_touching_the_results(store: Any)
     points = wide.loc[there, ["fd_mini", "clip_mini"]].to_numpy()
     assert run.front["front"].tolist() == front(points, DIRECTIONS).tolist()
     assert pd.read_csv(store.path / "pareto.csv").equals(run.front)
+
+
+def test_a_runs_probabilities_are_those_of_its_metrics_without_the_invalid_images(store: Any) -> None:
+    report.write_report(store.path)
+    run = sd2eval.load_run(store.path)
+    points, moved = np.zeros((4, 2)), np.zeros((4, 2, tests.test_report.N))
+    for row, cell in enumerate(run.front.itertuples()):
+        data = tests.test_report.features(cell.checkpoint)
+        valid = np.arange(tests.test_report.N) != (3 if cell.checkpoint == "768-v" else -1)
+        column = tests.test_report.SCALES.index(cell.guidance_scale)
+        reference, texts = Reference(tests.test_report.REFERENCE), tests.test_report.TEXTS[valid]
+        for role, name, against in ((0, "fd_mini", reference), (1, "clip_mini", texts)):
+            images = data[("distance", "score")[role]][valid, column]
+            found = METRICS[name].estimate(images, against)
+            points[row, role] = found.value
+            moved[row, role, valid] = found.influence / valid.sum()
+    expected = front_probability(points, DIRECTIONS, moved, np.arange(tests.test_report.N) // 2)
+    assert 0.05 < expected.min() < 0.95
+    assert run.front["probability"].to_numpy() == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_table_on_the_terminal_shows_it(store: Any, capsys: pytest.CaptureFixture[str]) -> None:
