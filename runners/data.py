@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sd2eval.errors import InputError
+from sd2eval.errors import InputError, resumable
 from sd2eval.words import one_of, parse, truth
 
 HELP = """Usage: python -m sd2eval data fetch coco [KEY=VALUE ...]
@@ -30,7 +30,9 @@ def main() -> None:
     if words in (["--help"], ["-h"]):
         print(HELP)
         return
-    action = one_of(words[0] if words else "", KEYS, "action")
+    if not words:
+        raise InputError(f"data: do what? {', '.join(KEYS)}; see `python -m sd2eval data --help`")
+    action = one_of(words[0], KEYS, "action")
     names, options = parse(words[1:], KEYS[action])
     if len(names) != 1 and (action, names) != ("verify", []):
         raise InputError(f"usage: python -m sd2eval data {action} coco [KEY=VALUE ...]")
@@ -40,5 +42,9 @@ def main() -> None:
 
     root = Path(options.get("root", coco.DEFAULT_ROOT)).expanduser()
     urls = options.get("images_url", ""), options.get("annotations_url", "")
-    found = coco.verify_coco(root) if action == "verify" else coco.fetch_coco(root, *urls, keep_archives=keep)
+    if action == "verify":
+        found = coco.verify_coco(root)
+    else:
+        with resumable():
+            found = coco.fetch_coco(root, *urls, keep_archives=keep)
     coco.show(root, found)

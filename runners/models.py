@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sd2eval.errors import InputError
+from sd2eval.errors import InputError, resumable
 
 HELP = """Usage: python -m sd2eval models ACTION [NAME ...] [KEY=VALUE ...]
 
@@ -58,7 +58,8 @@ def main() -> None:
         if not models.verify_models(names, table, progress=progress):
             raise SystemExit(1)
     elif action == "fetch":
-        models.fetch_models(names, table, progress=progress)
+        with resumable():
+            models.fetch_models(names, table, progress=progress)
     else:
         if len(names) != 1:
             raise InputError("models forget: give one name")

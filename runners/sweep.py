@@ -7,15 +7,15 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from sd2eval.config import CONFIG_MODULE, check_words, checkpoint_definitions, register, typed
-from sd2eval.errors import exit_codes
+from sd2eval.config import CONFIG_MODULE, checkpoint_definitions, readable, register, typed
+from sd2eval.errors import exit_codes, resumable
 
 register()
 
 
 def main() -> None:
     """Run, continue or price a sweep with the settings of the command line."""
-    check_words(sys.argv[1:])
+    sys.argv[1:] = readable(sys.argv[1:])
     _sweep()
 
 
@@ -30,6 +30,7 @@ def _sweep(composed: DictConfig) -> None:
 
             price.show(config, definitions)
             return
-        from sd2eval import report, sweep
+        with resumable():
+            from sd2eval import report, sweep
 
-        report.show(sweep.sweep(config, definitions))
+            report.show(sweep.sweep(config, definitions))

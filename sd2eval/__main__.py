@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 import sd2eval
-from sd2eval.errors import EXIT_BAD_INPUT, EXIT_DONE, exit_codes, leave
+from sd2eval.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUMABLE, exit_codes, leave, outlook
+from sd2eval.interrupt import Signals
+from sd2eval.streams import guard
+from sd2eval.words import HELP_WORDS, asks_help, nearest
 
 VERBS = {
     "sweep": "sample checkpoints over guidance scales, score them, draw the Pareto plot",
@@ -19,6 +22,9 @@ VERBS = {
     "models": "the published weights: list | verify | fetch NAME | forget NAME",
     "data": "fetch or check COCO 2017 validation: data fetch coco, data verify",
 }
+
+HYDRA_VERBS = ("sweep",)
+"""They answer `--help` themselves: what it lists depends on other words."""
 
 HELP = """sd2eval {version}: the Stable Diffusion v2 model card as experiments anyone can run
 
@@ -31,10 +37,41 @@ Start with `python -m sd2eval sweep` (the embedded mini study, a few minutes on 
 `python -m sd2eval VERB --help` explains a verb."""
 
 
+def process() -> int:
+    """Run one verb as all that this process does, and return its exit code.
+
+    A reader that goes away changes nothing. With an answer that could not be written, a 0 becomes a 2.
+    """
+    signals = Signals()
+    stdout = guard()
+    code, line = EXIT_DONE, ""
+    try:
+        code = _ended_with(main)
+        sys.stdout.flush()
+        if code == EXIT_DONE and stdout.lost:
+            code, line = EXIT_BAD_INPUT, f"stdout cannot be written ({stdout.lost}); files are not affected"
+    except BaseException:
+        if not signals.came:
+            raise  # a bug; after a signal it is what became of the KeyboardInterrupt
+        code, line = EXIT_RESUMABLE, f"{signals.came}; {outlook()}"
+    signals.settle()
+    if line:
+        print(f"sd2eval: {line}", file=sys.stderr)
+    return code
+
+
+def _ended_with(verb: Callable[[], int]) -> int:
+    """Return the exit code with which a verb returned or left."""
+    try:
+        return verb()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_DONE
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code: 0 done, 2 bad input, 75 resumable, 1 anything else."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in (*HELP_WORDS, "help"):
         print(help_text())
         return EXIT_DONE
     if words[0] in ("-V", "--version"):
@@ -42,9 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_DONE
     verb, *rest = words
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = nearest(verb, VERBS)
         leave(f"'{verb}' is no verb{hint} (verbs: {', '.join(VERBS)})", EXIT_BAD_INPUT)
+    if asks_help(rest) and verb not in HYDRA_VERBS:
+        rest = ["--help"]
     return _run(verb, rest)
 
 
@@ -71,4 +109,4 @@ def _run(verb: str, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process())

@@ -1,4 +1,4 @@
-"""The two ways a verb ends early: the user's mistake, and a stop that can be resumed."""
+"""The ways a verb ends early: the user's mistake, a stop that can be resumed, an interruption."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ EXIT_DONE = 0
 EXIT_BAD_INPUT = 2
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: run the same command again
 
+GO_ON = "what is finished is kept, run the same command again to continue"
+ANEW = "the same command starts from the beginning"
+
+_resumable = False
+
 
 class InputError(Exception):
     """Something the user gave is wrong; the message says what, where and what to do, in one line."""
@@ -21,16 +26,43 @@ class Stopped(Exception):  # noqa: N818 - not an error: nothing went wrong
 
 
 @contextmanager
+def resumable() -> Iterator[None]:
+    """Say of an interruption while open that the same command goes on from there.
+
+    Raises:
+        Stopped: in place of a KeyboardInterrupt.
+    """
+    global _resumable
+    before, _resumable = _resumable, True
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Stopped(str(stop) or "interrupted") from None
+    finally:
+        _resumable = before
+
+
+def is_resumable() -> bool:
+    """Return whether something is under way that is kept when it is interrupted now."""
+    return _resumable
+
+
+def outlook() -> str:
+    """Return what running the same command again does after an interruption at this moment."""
+    return GO_ON if _resumable else ANEW
+
+
+@contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn the two expected ends of a verb into one line on stderr and an exit code."""
+    """Turn the expected ends of a verb into one line on stderr and an exit code."""
     try:
         yield
     except InputError as error:
         leave(str(error), EXIT_BAD_INPUT)
     except Stopped as stop:
-        leave(f"{stop}; what is finished is kept, run the same command again to continue", EXIT_RESUMABLE)
-    except KeyboardInterrupt:
-        leave("interrupted; what is finished is kept, run the same command again to continue", EXIT_RESUMABLE)
+        leave(f"{stop}; {GO_ON}", EXIT_RESUMABLE)
+    except KeyboardInterrupt as stop:
+        leave(f"{str(stop) or 'interrupted'}; {outlook()}", EXIT_RESUMABLE)
 
 
 def leave(line: str, code: int) -> NoReturn:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 
 from sd2eval.errors import InputError
 
+HELP_WORDS = ("-h", "--help")
 TRUTH = {"true": True, "false": False}
+
+
+def asks_help(words: Sequence[str]) -> bool:
+    """Return whether the words ask for help, wherever they do."""
+    return any(word in HELP_WORDS for word in words)
 
 
 def parse(words: Sequence[str], keys: Collection[str]) -> tuple[list[str], dict[str, str]]:
@@ -44,9 +49,15 @@ def one_of(word: str, choices: Collection[str], what: str) -> str:
     """
     if word in choices:
         return word
+    raise InputError(f"'{word}': no such {what}{nearest(word, choices)} ({what}s: {_listed(choices)})")
+
+
+def nearest(word: str, choices: Collection[str]) -> str:
+    """Return `; did you mean 'X'?`, or nothing where no choice is like the word."""
+    import difflib  # only for a mistake
+
     near = difflib.get_close_matches(word, choices, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise InputError(f"'{word}': no such {what}{hint} ({what}s: {_listed(choices)})")
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def truth(options: dict[str, str], key: str, default: bool) -> bool:

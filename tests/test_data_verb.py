@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 MISTAKES = {
-    "data": ("no such action", "fetch, verify"),
+    "data": ("data: do what? fetch, verify", "--help"),
     "data ftch coco": ("'ftch'", "did you mean 'fetch'"),
     "data fetch": ("usage", "data fetch coco"),
     "data fetch coc": ("'coc'", "did you mean 'coco'"),

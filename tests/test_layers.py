@@ -28,7 +28,7 @@ hub
 hub_errors
 plan provenance interrupt masks noise sheet statistics published download unpack card
 config records first_use words meter part digests
-errors cache
+errors cache streams
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}
 OUTSIDE = ("__init__", "__main__")  # they import lazily, or by name

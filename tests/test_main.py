@@ -73,6 +73,29 @@ def test_each_verb_explains_itself(verb: str, here: Path, capfd: pytest.CaptureF
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "models list --help",
+        "models fetch -h",
+        "models fetch all --help json=maybe",
+        "data fetch --help",
+        "data fetch coco -h",
+        "data --help verify",
+        "report nowhere --help",
+        "selfcheck device=tpu --help",
+        "sweep prompts.n=abc --help",
+        "sweep -h =3 zzz=1",
+    ],
+)
+def test_help_is_given_wherever_it_is_asked_for(
+    words: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended = call(words, capfd)
+    assert (ended.code in (0, None), ended.err) == (True, "")
+    assert ended.out.startswith(f"Usage: python -m sd2eval {words.split()[0]}")
+
+
 def test_settings_are_printed_and_nothing_is_run(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ended = call("sweep --cfg job prompts.n=7 checkpoints=[768-v]", capfd)
     assert ended.code in (0, None)
@@ -219,6 +242,37 @@ def test_a_bug_is_not_dressed_up_as_a_mistake(
     monkeypatch.setattr(sweep, "sweep", bug)
     with pytest.raises(ZeroDivisionError, match="planted"):
         call("sweep", capfd)
+
+
+# What is called, and whether the same command continues after an interruption.
+INTERRUPTED = {
+    "sweep": ("sweep.sweep", True),
+    "sweep dry_run=true": ("price.estimate", False),
+    "report run": ("report.write_report", False),
+    "selfcheck": ("selfcheck.run_selfcheck", False),
+    "models list": ("models.holdings", False),
+    "models verify": ("models.verify_models", False),
+    "models fetch all": ("models.fetch_models", True),
+    "data verify": ("coco.verify_coco", False),
+    "data fetch coco": ("coco.fetch_coco", True),
+}
+
+
+@pytest.mark.parametrize("words", INTERRUPTED)
+def test_an_interruption_says_what_the_same_command_does_next(
+    words: str, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name, continues = INTERRUPTED[words]
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt("stopped by SIGINT")
+
+    monkeypatch.setattr(f"sd2eval.{name}", interrupt)
+    ended = call(words, capfd)
+    outlook = "run the same command again to continue" if continues else "starts from the beginning"
+    assert (ended.code, ended.out) == (75, "")
+    assert ended.err.startswith("sd2eval: stopped by SIGINT; ")
+    assert ended.err.endswith(f"{outlook}\n")
 
 
 def test_a_stop_says_how_to_go_on(

@@ -15,7 +15,8 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sd2eval.config.mistakes import check_words, explain, one_line, refuse_added
+from sd2eval.config.mistakes import check_words, explain, one_line, readable, refuse_added
+from sd2eval.config.quoting import as_typed
 from sd2eval.config.rules import CHOICES, METRIC_NEEDS, allowed, check, check_checkpoint
 from sd2eval.config.schema import (
     CheckpointConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "from_overrides",
     "identity_fields",
     "leaves",
+    "readable",
     "register",
     "typed",
 ]
@@ -113,7 +115,7 @@ def from_overrides(*overrides: str, config_name: str = "sweep") -> tuple[SweepCo
     check_words(overrides)
     with initialize_config_module(version_base="1.3", config_module=CONFIG_MODULE):
         try:
-            composed = compose(config_name=config_name, overrides=list(overrides))
+            composed = compose(config_name=config_name, overrides=as_typed(overrides))
         except Exception as error:
             line = explain(error, overrides)
             if line is None:

@@ -12,9 +12,27 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from sd2eval.config.quoting import as_typed, quote
 from sd2eval.config.rules import allowed
 from sd2eval.config.schema import SweepConfig, schema_keys
 from sd2eval.errors import InputError
+
+
+def readable(words: Sequence[str]) -> list[str]:
+    """Return a command line as Hydra understands it: values quoted where its grammar needs that.
+
+    A line that asks for help is left with only what the help depends on.
+
+    Raises:
+        InputError: see `check_words`.
+    """
+    known, unknown = _parser().parse_known_args(words)
+    if known.help and not unknown:
+        folder = ["--config-dir", known.config_dir] if known.config_dir else []
+        return ["--help", *folder]
+    check_words(words)
+    typed = dict(zip(known.overrides, as_typed(known.overrides, many=known.multirun), strict=True))
+    return [typed.get(word, word) for word in words]
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -23,26 +41,30 @@ def check_words(words: Sequence[str]) -> None:
     Raises:
         InputError: an unknown option, or a word that is no override.
     """
-    parser: Any = get_args_parser()
-
-    def fail(message: str) -> NoReturn:
-        raise InputError(f"{message}; settings are written KEY=VALUE, and --help lists them")
-
-    parser.error = fail
-    known, unknown = parser.parse_known_args(words)
+    known, unknown = _parser().parse_known_args(words)
     if unknown:
-        fail(f"{unknown[0]}: there is no such option")
+        _fail(f"{unknown[0]}: there is no such option")
     modes = (known.run, known.cfg, known.multirun, known.shell_completion, known.info)
     if sum(map(bool, modes)) > 1:
-        fail("only one of --run, --cfg, --multirun, --shell-completion and --info can be given")
+        _fail("only one of --run, --cfg, --multirun, --shell-completion and --info can be given")
     if known.resolve and not (known.cfg or known.help):
-        fail("--resolve: allowed beside --cfg and --help")
+        _fail("--resolve: allowed beside --cfg and --help")
     for word in known.overrides:
         if not re.match(r"~?[\w.@/]|\+\+?[\w.@/]", word):
             raise InputError(_unreadable(word))
     given = {word.lstrip("+").partition("=")[0] for word in known.overrides}
     if given >= {"checkpoint", "checkpoints"}:
         raise InputError("checkpoint: give either checkpoints=[A,B] or checkpoint=NAME, not both")
+
+
+def _parser() -> Any:
+    parser: Any = get_args_parser()
+    parser.error = _fail
+    return parser
+
+
+def _fail(message: str) -> NoReturn:
+    raise InputError(f"{message}; settings are written KEY=VALUE, and --help lists them")
 
 
 def explain(error: Exception, words: Sequence[str]) -> str | None:
@@ -82,6 +104,13 @@ def _below_null(words: Sequence[str]) -> str:
 
 
 def _unreadable(word: str | None) -> str:
+    key, _, value = (word or "").partition("=")
+    items = re.fullmatch(r"\[(.*)\]", value)
+    if items is not None:
+        quoted = ",".join(quote(item.strip().strip("'")) for item in items[1].split(","))
+        return f"cannot read the override '{word}': quote what is in the list: \"{key}=[{quoted}]\""
+    if value.startswith("{"):
+        return f"cannot read the override '{word}': quote what is in it: \"{key}={{A: 'B'}}\""
     return f"cannot read the override '{word}': write KEY=VALUE, lists as KEY=[A,B], without spaces"
 
 
