@@ -160,11 +160,11 @@ class Shown:
         """Return a value in the metric's shown unit."""
         stderr = self.row.stderr * self.factor
         if not stderr > 0:
-            return f"{value * self.factor:{sign}.4g}"
+            return f"{value * self.factor:{sign}z.4g}"
         decimals = max(0, 1 - math.floor(math.log10(stderr)))
         if decimals > 6:
-            return f"{value * self.factor:{sign}.1e}"
-        return f"{value * self.factor:{sign}.{decimals}f}"
+            return f"{value * self.factor:{sign}z.1e}"
+        return f"{value * self.factor:{sign}z.{decimals}f}"
 
     @property
     def difference(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import sd2eval
 from sd2eval.__main__ import main
 from sd2eval.compare_tables import check_csv, show
-from sd2eval.comparison import RunComparison
+from sd2eval.comparison import RunComparison, Shown
 from sd2eval.errors import InputError
 from tests.compared import swept
 
@@ -73,6 +74,45 @@ def test_a_file_that_is_no_such_table_is_not_overwritten(runs: dict[str, Path], 
     for wrong in ("table", "table.json", tmp_path):
         with pytest.raises(InputError, match=r"ends in \.csv"):
             check_csv(wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "shown"),
+    [
+        (0.01234, 0.0021, "+0.0123"),
+        (-0.00004, 0.0021, "+0.0000"),  # no minus before a zero
+        (-123.4, 17.0, "-123"),
+        (3e-9, 1e-9, "+3.0e-09"),
+        (0.5, 0.0, "+0.5"),
+    ],
+)
+def test_a_difference_has_two_digits_of_its_standard_error(
+    found: RunComparison, value: float, stderr: float, shown: str
+) -> None:
+    row = replace(found.rows[0], difference=value, stderr=stderr)
+    assert Shown(row).difference == shown
+
+
+def test_the_sentence_says_better_worse_and_open_with_their_numbers(found: RunComparison) -> None:
+    first, second = found.headline
+    numbers = {"difference": 0.012, "stderr": 0.002, "low": 0.008, "high": 0.016, "p_corrected": 0.00301}
+    told = replace(
+        found,
+        label_a="512-base",
+        label_b="mine",
+        headline=[
+            replace(first, verdict="open", detectable=0.3, **numbers | {"p_corrected": 0.6}),
+            replace(second, verdict="better", **numbers),
+        ],
+    )
+    assert told.sentence == (
+        "B (mine) is better than A (512-base) in CLIP (mini), mean of 4 cells: +0.0120 (95% interval 0.0080 "
+        "to 0.0160, corrected p = 0.003); they cannot be told apart in FD (mini), mean of 4 cells: +0.0120 "
+        "(95% interval 0.0080 to 0.0160, corrected p = 0.60; a difference of 0.3000 would have been found), "
+        "over 30 comparisons."
+    )
+    worse = replace(told, headline=[replace(first, verdict="worse", cells=1, **numbers)])
+    assert worse.sentence.startswith("B (mine) is worse than A (512-base) in FD (mini): +0.0120 (95%")
 
 
 # What was typed, RUN standing for a run, and what the one line must name.
