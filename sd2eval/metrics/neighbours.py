@@ -133,8 +133,8 @@ def recall(features: ArrayLike, reference: NeighbourReference) -> Estimate:
     """Return the share of the reference samples that lie in a ball of the generated set, rim included.
 
     The influences are the exact jackknife: without sample i its ball is gone, and the balls of those that had
-    it among their k nearest reach to the next neighbour. Their standard error is 25-70% too large, because
-    the value hangs on single samples. It grows with n: compare equal n only.
+    it among their k nearest reach to the next neighbour. Their standard error is about twice too large,
+    because the value hangs on single samples. It grows with n: compare equal n only.
 
     Args:
         features: of the generated images, shape [n, d], n >= k + 2.
