@@ -26,9 +26,9 @@ def _sweep(composed: DictConfig) -> None:
         definitions = checkpoint_definitions(config)
         # Torch takes seconds to import: only after the config is known to be good.
         if config.dry_run:
-            from sd2eval import price
+            from sd2eval import price_table
 
-            price.show(config, definitions)
+            price_table.show(config, definitions)
             return
         with resumable():
             from sd2eval import report, sweep

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -24,12 +23,18 @@ def as_json(holdings: Sequence[Holding]) -> str:
     return json.dumps([_record(held) for held in holdings], indent=1)
 
 
-def show(holdings: Sequence[Holding], width: int | None = None) -> None:
-    """Print the table; colours and the terminal's width only on a terminal."""
-    from rich.console import Console
+def show(holdings: Sequence[Holding]) -> None:
+    """Print the table, or where there is no room for its columns one indented entry after another."""
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(width=width or (None if sys.stdout.isatty() else PIPED_WIDTH), highlight=False)
+    from sd2eval import terminal
+
+    console = terminal.console(PIPED_WIDTH)
+    if console.width < PIPED_WIDTH:
+        for held in holdings:
+            terminal.show_whole(console, *(Text(line) for line in _entry(held)), soft_wrap=True)
+        return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     wide = console.width >= PATH_WIDTH
     for title in ("weights", "what it is, its file, where it is", "about", "here, SHA-256"):
@@ -39,6 +44,17 @@ def show(holdings: Sequence[Holding], width: int | None = None) -> None:
     for held in holdings:
         table.add_row(*_cells(held), *([str(held.path or "")] if wide else []))
     console.print(table)
+
+
+def _entry(held: Holding) -> list[str]:
+    name, what, size, here = _cells(held)
+    state, digest = here.split("\n")
+    describes, file, where = what.split("\n")
+    return [
+        f"{name}: {state}",
+        *(f"  {line}" for line in (describes, file, where)),
+        f"  {size}, SHA-256 {digest}",
+    ]
 
 
 def _cells(held: Holding) -> list[str]:

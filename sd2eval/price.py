@@ -15,9 +15,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, DPTConfig, DPTForDepthEstimation
 
@@ -25,7 +22,6 @@ from sd2eval.checkpoints import sources, vae_factor
 from sd2eval.checkpoints.architecture import load_architecture
 from sd2eval.checkpoints.text import penultimate_config
 from sd2eval.config import CheckpointConfig, ExtractorConfig, SweepConfig
-from sd2eval.devices import resolve_device, resolve_dtype
 from sd2eval.energy import assumed_watts, grid_intensity
 from sd2eval.sampler import unet_calls
 
@@ -258,48 +254,3 @@ def _watts(device: torch.device) -> float:
         return float(pynvml.nvmlDeviceGetPowerManagementLimit(handle)) / 1000 + assumed_watts()
     except Exception:  # the driver's library is missing or too old: the assumption is printed as one
         return GPU_WATTS + assumed_watts()
-
-
-def show(config: SweepConfig, definitions: list[CheckpointConfig]) -> None:
-    """Print the plan and its price."""
-    device = resolve_device(config.device)
-    dtype = resolve_dtype(config.dtype, device)
-    price = estimate(config, definitions, device, dtype)
-    cells = len(config.guidance_scales)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("checkpoint", "cells", "images", "UNet calls", "TFLOP", "time"):
-        table.add_column(head, justify="left" if head == "checkpoint" else "right")
-    for row in price.prices:
-        numbers = (f"{row.images:,}", f"{row.unet_calls:,}", f"{row.flops / 1e12:,.1f}", _hours(row.hours))
-        table.add_row(row.name, str(cells), *numbers)
-    images, calls = (sum(getattr(row, name) for row in price.prices) for name in ("images", "unet_calls"))
-    total = sum(row.flops for row in price.prices) / 1e12
-    table.add_section()
-    table.add_row(
-        "all",
-        str(cells * len(definitions)),
-        f"{images:,}",
-        f"{calls:,}",
-        f"{total:,.1f}",
-        _hours(price.hours),
-    )
-    console = Console()
-    console.print(table)
-    lines = (
-        f"time    on {device} in {dtype}, from {price.basis}; extractors and start-up come on top",
-        f"disk    {_bytes(price.disk_bytes)} with images={config.images}",
-        f"energy  {price.kwh:,.3g} kWh at an assumed {price.watts:g} W",
-        f"CO2     {price.kwh * price.kg_per_kwh:,.3g} kg on the grid of {config.energy.country} "
-        f"({price.kg_per_kwh:.3f} kg/kWh)",
-        "nothing was run; leave out dry_run=true to start",
-    )
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

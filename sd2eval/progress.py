@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from decimal import Decimal
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -200,8 +201,8 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_number(value: float) -> str:
-    """Return three significant digits, never an exponent."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else "0"
+    """Return three significant digits, never an exponent, and 0 for nothing else than 0."""
+    return f"{value:.0f}" if value >= 100 else f"{Decimal(f'{value:.3g}'):f}"
 
 
 def format_energy(kwh: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -11,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from sd2eval import evaluate, front, plots, tables
+from sd2eval import evaluate, front, plots, tables, terminal
 from sd2eval.evaluate import Measured
 from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
@@ -58,11 +57,11 @@ def load_run(path: str | Path) -> Run:
     Raises:
         InputError: there is no run, or it has no results yet.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder.at(path)
     info = folder.read_info()
     if not folder.has("results.csv"):
-        write_report(path)
-    return Run(Path(path), info)
+        write_report(folder.path)
+    return Run(folder.path, info)
 
 
 def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -> list[Path]:
@@ -72,7 +71,7 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
         path: the run folder.
         measured: what `evaluate.measure` gave, if it was computed already.
     """
-    store = RunFolder(Path(path))
+    store = RunFolder.at(path)
     info = store.read_info()
     if measured is None:
         measured = evaluate.measure(store, info)
@@ -110,16 +109,17 @@ def _has_figure(results: pd.DataFrame) -> bool:
 
 def show(run: Run) -> None:
     """Print the table of a run and where everything is."""
-    console = Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
+    console = terminal.console(REPORT_WIDTH)
     store = RunFolder(run.path)
     emissions = evaluate.emissions(store, run.info)
     if run.results.empty:
         console.print("no cell is complete yet")
     else:
         kwh, chances = kwh_by_cell(emissions), front.chances(run.front)
-        console.print(tables.terminal_table(run.results, kwh, chances=chances, title=_title(run.info)))
+        shown = tables.terminal_table(run.results, kwh, chances=chances, title=_title(run.info))
+        terminal.show_whole(console, shown)
         for table in tables.paired_terminal_tables(run.results):
-            console.print("", table)
+            terminal.show_whole(console, "", table)
     planned, scored = len(evaluate.planned_cells(run.info)), run.results.groupby(CELL).ngroups
     if scored < planned:
         console.print(f"{scored} of {planned} cells are complete; run the sweep again to continue")

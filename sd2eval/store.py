@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,12 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @classmethod
+    def at(cls, path: str | Path) -> Self:
+        """Return the run folder that a user named: the folder, or the run.json in it."""
+        named = Path(path).expanduser()
+        return cls(named.parent if named.name == "run.json" and named.is_file() else named)
 
     # What was run
 
@@ -73,6 +79,8 @@ class RunFolder:
                     f"{file}: written by a newer sd2eval (schema {version}; this one reads {SCHEMA_VERSION})"
                 )
             return RunInfo(**data)
+        except NotADirectoryError:
+            raise InputError(f"{self.path}: is a file; a run folder is needed") from None
         except FileNotFoundError:
             raise InputError(f"{self.path}: no run here (run.json is missing)") from None
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -15,6 +15,7 @@ from rich.text import Text
 from sd2eval.metrics import METRICS, Metric, Part
 from sd2eval.pareto import ROLES, Chances, cells, roles
 from sd2eval.records import Score
+from sd2eval.terminal import keep_whole
 
 Kwh = Mapping[tuple[str, float], float]
 """(checkpoint, guidance scale) to the energy of that cell in kWh."""
@@ -74,7 +75,7 @@ def _terminal(layout: _Layout, title: str) -> Group:
         texts = [Text(cell, style="bold green" if cell.startswith(_BEST) else usual) for cell in row]
         table.add_row(*texts, end_section=last)
     above = [Text(title, style="table.title")] if title else []
-    return Group(*above, table, Text(caption, style="table.caption"))
+    return Group(*above, keep_whole(table), Text(caption, style="table.caption"))
 
 
 def markdown_table(results: pd.DataFrame, kwh: Kwh | None = None, *, chances: Chances | None = None) -> str:

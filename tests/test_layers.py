@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom. A package stands for its modules; a module named beside its package has a row of its own.
 LAYERS = """
 runners
+price_table
 price selfcheck reproduce_table compare compare_tables
 sweep reproduce comparison
 report models models_table differences paired_cells
@@ -28,7 +29,7 @@ hub
 hub_errors
 plan provenance interrupt masks noise sheet statistics published download unpack card
 config records first_use words meter part digests
-errors cache streams
+errors cache streams terminal
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}
 OUTSIDE = ("__init__", "__main__")  # they import lazily, or by name

@@ -247,7 +247,7 @@ def test_a_bug_is_not_dressed_up_as_a_mistake(
 # What is called, and whether the same command continues after an interruption.
 INTERRUPTED = {
     "sweep": ("sweep.sweep", True),
-    "sweep dry_run=true": ("price.estimate", False),
+    "sweep dry_run=true": ("price_table.show", False),
     "report run": ("report.write_report", False),
     "selfcheck": ("selfcheck.run_selfcheck", False),
     "models list": ("models.holdings", False),

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sd2eval import price
+from sd2eval import price, price_table
 from sd2eval.config import from_overrides
+from sd2eval.errors import InputError
 
 # (checkpoint, million parameters of the UNet, GFLOP of one UNet row, of one decode): counted independently by
 # hooks on convolutions and matrix products plus the attention formula, for the published architectures.
@@ -52,8 +53,85 @@ def test_dry_run_prints_the_price_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config, definitions = from_overrides("experiment=smoke")
-    price.show(config, definitions)
+    price_table.show(config, definitions)
     printed = capsys.readouterr().out
-    for word in ("cells", "images", "UNet calls", "TFLOP", "time", "disk", "kWh", "kg on the grid of USA"):
+    for word in (
+        "cells",
+        "images",
+        "UNet calls",
+        "TFLOP",
+        "time",
+        "disk",
+        "Wh at an assumed",
+        "g on the grid of USA",
+    ):
         assert word in printed
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        (
+            "checkpoint.source=/nope.safetensors",
+            "checkpoint.source=/nope.safetensors: no such file or folder",
+        ),
+        ("checkpoint.source=~/no such folder", "no such folder: no such file or folder"),
+        ("checkpoint.source=nope.ckpt", "checkpoint.source=nope.ckpt: no such file"),
+        ("checkpoint.source=notes.txt", "ends in .safetensors or .ckpt"),
+        ("checkpoint.lora=nope", "checkpoint.lora=nope: no such file"),
+        ("checkpoint.components.vae=nope", "checkpoint.components.vae=nope: no such folder"),
+        ("data.root=nowhere", "data.root=nowhere: no such folder"),
+        ("prompts.n=1000000", "prompts.n=1000000: must be from 1 to"),
+        ("out=.", "holds notes.txt but no run"),
+    ],
+)
+def test_what_cannot_run_has_no_price(
+    override: str,
+    part: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    config, definitions = from_overrides("experiment=smoke", "checkpoint=512-base", override)
+    with pytest.raises(InputError) as error:
+        price_table.show(config, definitions)
+    assert part in str(error.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_hub_id_is_priced_without_asking_the_hub() -> None:
+    config, definitions = from_overrides(
+        "experiment=smoke", "checkpoint=512-base", "checkpoint.source=somebody/something"
+    )
+    assert price_table.require(config, definitions) == []
+
+
+def test_the_price_without_a_data_set_says_that_the_sweep_needs_one() -> None:
+    config, definitions = from_overrides("experiment=smoke", "data=coco")
+    (line,) = price_table.require(config, definitions)
+    assert "data.root=DIR" in line
+
+
+def test_a_small_price_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    config, definitions = from_overrides("experiment=smoke", "prompts.n=2", "sampler.steps=1")
+    price_table.show(config, definitions)
+    for line in capsys.readouterr().out.splitlines():
+        if line.startswith(("energy", "CO2")):
+            assert float(line.split()[1]) > 0
+
+
+@pytest.mark.parametrize("columns", ["40", "60"])
+def test_names_and_numbers_are_whole_at_any_width(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    name = "a-name-longer-than-the-others-that-is-still-a-name"
+    config, definitions = from_overrides("experiment=smoke", "checkpoint=512-base", f"checkpoint.name={name}")
+    price_table.show(config, definitions)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
+    images = config.prompts.n * len(config.guidance_scales)
+    assert row.split()[1:3] == [str(len(config.guidance_scales)), str(images)]
+    assert "…" not in row

@@ -226,4 +226,11 @@ def test_format_units() -> None:
         *("0 g CO2", "0.45 g CO2", "999 g CO2", "1 kg CO2"),
         "15000 kg CO2",
     ]
-    assert [format_number(v) for v in (99.97, 999.7, 12_345.6, 0.00012)] == ["100", "1000", "12346", "0"]
+    assert [format_number(v) for v in (99.97, 999.7, 12_345.6, 0.00012, 0.0)] == [
+        "100",
+        "1000",
+        "12346",
+        "0.00012",
+        "0",
+    ]
+    assert format_number(1.234e-9) == "0.00000000123"

@@ -282,3 +282,28 @@ def test_cut_captions_are_counted_once_however_many_cells_they_are_in(
     store.publish("512-base", Block(0, N - 1), features("512-base"), images, [READING], SCALES)
     report.show(sd2eval.load_run(store.path))
     assert "2 captions are longer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", ["20", "60"])
+def test_names_and_numbers_of_the_table_are_whole_at_any_width(
+    columns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = begin(tmp_path)
+    for name in NAMES:
+        publish(store, name, Block(0, N - 1))
+    report.show(report.load_run(tmp_path))
+    wide = capsys.readouterr().out.splitlines()
+    monkeypatch.setenv("COLUMNS", columns)
+    report.show(report.load_run(tmp_path))
+    narrow = capsys.readouterr().out.splitlines()
+    rows = [line for line in wide if line.startswith(tuple(NAMES))]
+    assert len(rows) == len(NAMES) * len(SCALES)
+    assert [line for line in narrow if line.startswith(tuple(NAMES))] == rows
+
+
+def test_a_run_is_named_by_its_folder_or_its_record(tmp_path: Path) -> None:
+    begin(tmp_path)
+    assert report.load_run(tmp_path / "run.json").path == tmp_path
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: is a file; a run folder is needed"):
+        report.load_run(tmp_path / "file")

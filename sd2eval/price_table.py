@@ -1,0 +1,121 @@
+"""The price of a sweep on the terminal, once it is known that what it names is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from sd2eval import terminal
+from sd2eval.checkpoints import sources
+from sd2eval.config import CheckpointConfig, SweepConfig
+from sd2eval.dataset import load_dataset
+from sd2eval.devices import resolve_device, resolve_dtype
+from sd2eval.errors import InputError
+from sd2eval.price import Estimate, estimate
+from sd2eval.progress import format_co2, format_energy
+from sd2eval.store import RunFolder
+
+PIPED_WIDTH = 100
+PATH_BEGINNINGS = (".", "/", "~")
+
+
+def require(config: SweepConfig, definitions: list[CheckpointConfig]) -> list[str]:
+    """Check that what is named on this machine is there; hub ids are not asked for.
+
+    Returns:
+        What the sweep needs beyond what is set, one line each.
+
+    Raises:
+        InputError: names the key whose file or folder is missing or of no use.
+    """
+    if config.out is not None:
+        RunFolder(Path(config.out)).refuse_foreign()
+    for definition in definitions:
+        _require_weights(definition)
+    if config.data.root is None:
+        return [
+            f"data    not set: the sweep needs data.root=DIR, the folder that holds {config.data.images}/"
+        ]
+    load_dataset(config.data, config.prompts, definitions)
+    return []
+
+
+def _require_weights(definition: CheckpointConfig) -> None:
+    source = definition.source
+    path = sources.local_path(source)
+    if path is None and source.endswith(sources.FILE_SUFFIXES) | source.startswith(PATH_BEGINNINGS):
+        raise InputError(f"checkpoint.source={source}: no such file or folder")
+    if path is not None and path.is_file() and path.suffix not in sources.FILE_SUFFIXES:
+        allowed = " or ".join(sources.FILE_SUFFIXES)
+        raise InputError(f"checkpoint.source={source}: a checkpoint in one file ends in {allowed}")
+    if definition.lora is not None and not _is_file(definition.lora):
+        raise InputError(f"checkpoint.lora={definition.lora}: no such file")
+    for name, folder in definition.components.items():
+        if not (found := sources.local_path(folder)) or not found.is_dir():
+            raise InputError(
+                f"checkpoint.components.{name}={folder}: no such folder (for '{definition.name}')"
+            )
+
+
+def _is_file(text: str) -> bool:
+    path = sources.local_path(text)
+    return path is not None and path.is_file()
+
+
+def show(config: SweepConfig, definitions: list[CheckpointConfig]) -> None:
+    """Print the plan and its price.
+
+    Raises:
+        InputError: the sweep could not run: see `require`.
+    """
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    wanting = require(config, definitions)
+    price = estimate(config, definitions, device, dtype)
+    console = terminal.console(PIPED_WIDTH)
+    terminal.show_whole(console, terminal.keep_whole(_table(price, len(config.guidance_scales))))
+    lines = (
+        f"time    on {device} in {dtype}, from {price.basis}; extractors and start-up come on top",
+        f"disk    {_bytes(price.disk_bytes)} with images={config.images}",
+        f"energy  {format_energy(price.kwh)} at an assumed {price.watts:g} W",
+        f"CO2     {format_co2(price.kwh * price.kg_per_kwh).removesuffix(' CO2')} on the grid of "
+        f"{config.energy.country} ({price.kg_per_kwh:.3f} kg/kWh)",
+        *wanting,
+        "nothing was run; leave out dry_run=true to start",
+    )
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _table(price: Estimate, cells: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("checkpoint", "cells", "images", "UNet calls", "TFLOP", "time"):
+        table.add_column(head, justify="left" if head == "checkpoint" else "right")
+    for row in price.prices:
+        table.add_row(row.name, *_numbers(cells, row.images, row.unet_calls, row.flops, row.hours))
+    images, calls, flops = (
+        sum(getattr(row, name) for row in price.prices) for name in ("images", "unet_calls", "flops")
+    )
+    table.add_section()
+    table.add_row("all", *_numbers(cells * len(price.prices), images, calls, flops, price.hours))
+    return table
+
+
+def _numbers(cells: int, images: int, calls: int, flops: float, hours: float) -> tuple[str, ...]:
+    return f"{cells:,}", f"{images:,}", f"{calls:,}", f"{flops / 1e12:,.1f}", _hours(hours)
+
+
+def _hours(hours: float) -> str:
+    return (
+        f"{hours:,.1f} h"
+        if hours >= 1
+        else f"{60 * hours:.1f} min"
+        if hours >= 1 / 60
+        else f"{3600 * hours:.1f} s"
+    )
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
