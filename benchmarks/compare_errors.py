@@ -4,7 +4,8 @@
 
 Both sides share half of the variance of each feature (captions and noise), an image has one to three captions
 that share a third of it. "none": both are drawn alike. "other, as good": shifted to opposite sides of a
-reference that is symmetric, so the distances are equal and the images are not. "better": one of them shifted.
+reference that is symmetric, so the distances are equal and the images (and their scores) are not. "better":
+one of them shifted. "ungrouped": the score, with captions of one image taken for independent.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sd2eval.statistics import difference, p_value
 
 CASES = {"none": (0.2, 0.2), "other, as good": (0.3, -0.3), "better": (0.25, 0.0)}
 NAMES = ("fd_mini", "kid_mini", "clip_mini")
+COLUMNS = (*NAMES, "ungrouped")
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=16)
     arguments = parser.parse_args()
     print(f"share of p < 0.05 over {arguments.repetitions} repetitions, d = {arguments.d}")
-    print("case            images  " + "  ".join(f"{name:>9}" for name in NAMES))
+    print("case            images  " + "  ".join(f"{name:>9}" for name in COLUMNS))
     for case, shifts in CASES.items():
         for images in arguments.images:
             shares = rejections(images, arguments.d, shifts, arguments.repetitions)
@@ -41,7 +43,7 @@ def rejections(images: int, d: int, shifts: tuple[float, float], repetitions: in
     spectrum = np.arange(1, d + 1) ** -0.5
     half = rng.normal(size=(250, d)) * spectrum
     reference = Reference(np.concatenate([half, -half]))
-    found = np.zeros(len(NAMES))
+    found = np.zeros(len(COLUMNS))
     for _ in range(repetitions):
         groups = np.repeat(np.arange(images), rng.integers(1, 4, images))
         text = np.tile(np.eye(d)[0] + 0.5, (len(groups), 1))
@@ -51,6 +53,7 @@ def rejections(images: int, d: int, shifts: tuple[float, float], repetitions: in
             against = text if METRICS[name].kind == "score" else reference
             estimates = [METRICS[name].estimate(x, against) for x in (b, a)]
             found[index] += p_value(*difference(*estimates, groups), images - 1) < 0.05
+        found[-1] += p_value(*difference(*estimates), len(groups) - 1) < 0.05
     return found / repetitions
 
 

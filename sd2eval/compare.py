@@ -102,7 +102,7 @@ def _metrics(a: Side, b: Side, pairing: Pairing, wanted: Sequence[str]) -> list[
     if not have:
         raise InputError("the runs do not pair, they have no metric in common (protocol.metrics)")
     for name in wanted:
-        one_of(name, have, "metric in both")
+        one_of(name, have, "shared metric")
     return [METRICS[name] for name in have if not wanted or name in wanted]
 
 

@@ -153,7 +153,7 @@ def _cell(row: Comparison, several: bool) -> str:
     if row.scale_a is None or row.scale_b is None:
         scale = f"mean of {row.cells}"
     else:
-        scale = f"{row.scale_a:g}" if row.scale_a == row.scale_b else f"{row.scale_a:g}, {row.scale_b:g}"
+        scale = f"{row.scale_a:g}" if row.scale_a == row.scale_b else f"{row.scale_a:g} -> {row.scale_b:g}"
     if not several:
         return scale
     if not row.checkpoint_a:

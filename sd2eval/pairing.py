@@ -192,7 +192,7 @@ def _partner(side: Side, name: str | None, other: str | None, same: bool) -> str
     """Return the checkpoint chosen in a run, or where none is, the only one or the other side's name."""
     key = f"{side.letter.lower()}="
     if name:
-        return one_of(name, side.checkpoints, f"checkpoint in {side.letter}")
+        return one_of(name, side.checkpoints, f"{side.letter} checkpoint")
     if len(side.checkpoints) == 1:
         return side.checkpoints[0]
     if other in side.checkpoints and not same:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from sd2eval.compare import compare_cells
 from sd2eval.metrics import METRICS, Reference
 from sd2eval.paired_cells import PairedCell
 from sd2eval.plan import Cell
-from sd2eval.statistics import Estimate, benjamini_hochberg, holm
+from sd2eval.statistics import Estimate, benjamini_hochberg, detectable, holm
 
 ASKED = {"fd_mini", "clip_mini"}
 
@@ -131,6 +131,8 @@ def test_the_rows_of_the_sentence_share_half_of_the_error_rate(
     for family in (headline, [index for index in range(len(rows)) if index not in headline]):
         expected = 2 * corrected([rows[index].p for index in family])
         assert [rows[index].p_corrected for index in family] == pytest.approx(np.minimum(expected, 1))
+        hardest = [detectable(rows[index].stderr, 39, 0.05 / 2 / len(family)) for index in family]
+        assert [rows[index].detectable for index in family] == pytest.approx(hardest)
 
 
 def test_where_the_sentence_speaks_about_every_row_nothing_is_set_aside() -> None:
@@ -154,3 +156,14 @@ def test_better_follows_the_direction_of_the_metric(metric: str, higher: str, ve
     )
     assert row.verdict == verdict
     assert np.sign(row.difference) == (1 if higher == "b" else -1)
+
+
+def test_equal_images_are_identical_whatever_round_off_says() -> None:
+    """Two machines give the same pixels features that differ in the last digits."""
+    x = np.random.default_rng(9).normal(size=20)
+    a, b = mean_of(x), mean_of(x + 1e-7 * np.linspace(0.9, 1.1, 20))
+    (told,), _ = compare_cells([cell("psnr", 1.5, a, b)], np.arange(20), {"psnr"})
+    assert told.verdict == "better"
+    same = replace(cell("psnr", 1.5, a, b), same=20)
+    (row,), _ = compare_cells([same], np.arange(20), {"psnr"})
+    assert (row.verdict, row.difference, row.p, row.p_corrected) == ("identical", 0, 1, 1)

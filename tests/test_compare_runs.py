@@ -199,6 +199,7 @@ def test_how_images_are_drawn_may_differ_how_they_are_scored_may_not(
     assert {item.field for item in found.differs} == set(drawn)
     for name, change in (
         ("field", {"identity_fields": {"protocol.fit": "squash"}}),
+        ("unknown", {"identity_fields": {"protocol.of_another_version": 1}}),
         ("extractor", {"digests": {"extractor/score": 64 * "0"}}),
         ("reference", {"digests": {"reference": 64 * "0"}}),
     ):
