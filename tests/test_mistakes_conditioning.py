@@ -82,7 +82,7 @@ def area_mask() -> torch.Tensor:
     ],
 )
 def test_another_masked_image_is_found(mistake: Callable[[], torch.Tensor], cost: float) -> None:
-    found(latent_error("inpainting", channels=mistake()), cost)
+    assert found(latent_error("inpainting", channels=mistake()), cost)
 
 
 def low_resolution(**schedule: object) -> torch.Tensor:
@@ -111,12 +111,12 @@ def test_the_low_resolution_written_out_is_ours() -> None:
     ],
 )
 def test_another_low_resolution_is_found(mistake: Callable[[], torch.Tensor], cost: float) -> None:
-    found(latent_error("x4", channels=mistake()), cost)
+    assert found(latent_error("x4", channels=mistake()), cost)
 
 
 @pytest.mark.parametrize(("label", "cost"), [(0, 4.6e-1), (21, 4.8e-1)])
 def test_another_noise_level_label_is_found(label: int, cost: float) -> None:
-    found(latent_error("x4", labels=torch.tensor([label, label])), cost)
+    assert found(latent_error("x4", labels=torch.tensor([label, label])), cost)
 
 
 def stretched(small: torch.Tensor) -> torch.Tensor:
@@ -162,14 +162,14 @@ def over_the_batch() -> torch.Tensor:
     ],
 )
 def test_another_depth_channel_is_found(mistake: Callable[[], torch.Tensor], cost: float) -> None:
-    found(latent_error("depth", channels=mistake()), cost)
+    assert found(latent_error("depth", channels=mistake()), cost)
 
 
 def test_starting_from_the_noised_image_is_found() -> None:
     fixture, checkpoint = study("depth")
     clean = fixture.expected["s08_z0"]
     start = checkpoint.scheduler.add_noise(clean, fixture.given["x_T"], torch.tensor([981, 981]))
-    found(latent_error("depth", start=start), 8.8e-3)
+    assert found(latent_error("depth", start=start), 8.8e-3)
 
 
 class Demo(DDIMScheduler):
@@ -182,4 +182,4 @@ class Demo(DDIMScheduler):
 
 def test_the_demos_49_steps_are_found() -> None:
     scheduler = Demo.from_config(study("depth").checkpoint.scheduler.config)
-    found(latent_error("depth", scheduler=scheduler), 1.1e-1)
+    assert found(latent_error("depth", scheduler=scheduler), 1.1e-1)
