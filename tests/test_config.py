@@ -234,7 +234,7 @@ def test_noise_levels_are_curves_of_their_own_for_upscaling_checkpoints_only() -
     [
         (["checkpoints=[512-base]", "noise_levels=[20]"], "noise_levels: only an upscaling checkpoint"),
         (["checkpoints=[x4-upscaling]", "noise_levels=[20,20]"], "each level once"),
-        (["checkpoints=[x4-upscaling]", "noise_levels=[1000]"], "noise_level=1000: allowed: 0 to 999"),
+        (["checkpoints=[x4-upscaling]", "noise_levels=[1000]"], r"noise_levels=\[1000\]: allowed: 0 to 999"),
     ],
 )
 def test_noise_levels_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:
