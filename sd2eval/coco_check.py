@@ -83,7 +83,8 @@ def check_folder(root: Path, layout: Layout, *, progress: bool = True) -> Condit
         InputError: there is no such folder, or its captions or its manifest cannot be read.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: there is no such folder")
+        problem = "is a file; a folder is needed" if root.exists() else "there is no such folder"
+        raise InputError(f"{root}: {problem}")
     captions = load_captions(root / layout.captions)
     digests = read_manifest(root)
     there = [file for file in layout.files if (root / file).exists()]
@@ -173,6 +174,10 @@ def _check_images(
 
 def _image_fault(root: Path, sizes: Mapping[str, Size | None], digests: Mapping[str, str], file: str) -> str:
     path = root / file
+    if path.is_symlink() and not path.exists():
+        return f"is a link to {path.readlink()}, which is not there"
+    if path.is_dir():
+        return "is a folder, not an image"
     if not path.is_file():
         return MISSING
     try:

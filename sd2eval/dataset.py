@@ -43,6 +43,8 @@ def load_dataset(data: DataConfig, wanted: PromptsConfig, definitions: Sequence[
     root = local_path(data.root)
     if root is None:
         raise InputError(f"data.root={data.root}: no such folder")
+    if not root.is_dir():
+        raise InputError(f"data.root={data.root}: is a file; a folder is needed")
     if not (root / data.captions).is_file():
         raise InputError(f"data.captions={data.captions}: no such file in data.root={data.root}")
     captions = load_captions(root / data.captions)

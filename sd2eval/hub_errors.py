@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
+from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -23,7 +24,7 @@ from sd2eval.published import mirror
 
 # Of httpx or httpx2, whichever this huggingface_hub is built on: the base of every failed request.
 TransportError = cast(type[Exception], HfHubHTTPError.__bases__[0])
-LOCAL_COPY = "or point to a local copy"
+LOCAL_COPY = "or give the sweep a copy of your own: checkpoint.source=FILE"
 
 
 @contextmanager
@@ -35,6 +36,8 @@ def one_line(repository: str, what: str, revision: str | None) -> Iterator[None]
         what: the file or files of it.
         revision: branch, tag or commit that was asked for.
     """
+    if not constants.is_offline_mode() and urlsplit(constants.ENDPOINT).scheme not in ("http", "https"):
+        raise InputError(f"HF_ENDPOINT={constants.ENDPOINT}: http:// or https:// is missing at its beginning")
     try:
         yield
     except HFValidationError:

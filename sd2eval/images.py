@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sd2eval.config import ProtocolConfig
 from sd2eval.errors import InputError
@@ -43,6 +43,8 @@ def load_rgb(path: Path) -> Pixels:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read the image: {error.strerror or error}") from error
+    if not raw:
+        raise InputError(f"{path}: is empty")
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
             if not _has_end(raw, image.format):
@@ -54,6 +56,8 @@ def load_rgb(path: Path) -> Pixels:
             return np.asarray(whole.convert("RGB"))
     except InputError:
         raise
+    except UnidentifiedImageError:  # its message names an address in memory
+        raise InputError(f"{path}: is no {', '.join(FORMATS)} image") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = str(error).replace("\n", " ").replace("<_io.BytesIO object", "<file") or type(error).__name__
         raise InputError(f"{path}: not a readable {', '.join(FORMATS)} image: {reason}") from error

@@ -96,6 +96,8 @@ def _judge_name(name: str, table: Path, progress: bool, say: Say) -> bool:
     entries = published(table)
     if name not in entries:
         path = Path(name).expanduser()
+        if path.is_dir():
+            raise InputError(f"{name}: is a folder; give the file to verify")
         if not path.is_file() and (path.suffix or len(path.parts) > 1):
             raise InputError(f"{name}: no such file, and no name of published weights")
         if not path.is_file():

@@ -37,6 +37,7 @@ from sd2eval.records import SCHEMA_VERSION, EnergyReading, Prompt, RunInfo
 from sd2eval.reference import reference_digest, reference_features
 from sd2eval.sheet import contact_sheet
 from sd2eval.store import RunFolder
+from sd2eval.tentative import held
 
 SHEET_CAPTIONS = 8
 """Rows of a checkpoint's contact sheet."""
@@ -118,9 +119,9 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     # Weights are fetched and recognised before anything begins, with a display of their own.
     weights = {definition.name: find_weights(definition) for definition in definitions}
     total = config.prompts.n * len(config.guidance_scales) * len(definitions)
-    with store.lock(), Interrupt() as interrupt:
+    meter = EnergyMeter(config.energy.country)
+    with held(store), Interrupt() as interrupt:
         store.clean()
-        meter = EnergyMeter(config.energy.country)
         done = sum(len(block) for d in definitions for block in store.blocks(d.name)) * len(
             config.guidance_scales
         )

@@ -218,9 +218,9 @@ def test_an_archive_without_what_is_wanted_is_refused(
 CHILD = """
     import pickle, signal, sys
     from sd2eval.coco import fetch_coco, show
-    from sd2eval.errors import exit_codes
+    from sd2eval.errors import exit_codes, resumable
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
-    with exit_codes():
+    with exit_codes(), resumable():
         show(sys.argv[1], fetch_coco(sys.argv[1], published=pickle.load(sys.stdin.buffer)))
 """
 

@@ -56,8 +56,13 @@ def test_the_table_is_what_is_published() -> None:
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "absent": (Path.unlink, "missing"),
-    "empty": (lambda path: path.write_bytes(b""), "not a readable"),
-    "no image": (lambda path: path.write_bytes(b"<html>"), "not a readable"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "no image": (lambda path: path.write_bytes(b"<html>"), "is no JPEG, PNG, WEBP image"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder, not an image"),
+    "dangling": (
+        lambda path: (path.unlink(), path.symlink_to("elsewhere.jpg")),
+        "is a link to elsewhere.jpg, which is not there",
+    ),
     "other size": (lambda path: path.write_bytes(picture(5)), "is 55x45, not 58x42"),
     "turned": (lambda path: Image.new("RGB", (42, 58)).save(path), "is 42x58, not 58x42"),
 }
@@ -73,6 +78,7 @@ def test_a_fault_of_an_image_is_found_and_named(
     (found,) = condition.faults
     assert found.file == "val2017/000000000002.jpg"
     assert what in found.what
+    assert "0x" not in found.what
     with pytest.raises(InputError) as error:
         show(own, condition)
     counts = "1 missing, 0 wrong" if what == "missing" else "0 missing, 1 wrong"

@@ -150,9 +150,9 @@ CHILD = """
     import signal, sys
     from pathlib import Path
     from sd2eval.download import fetch
-    from sd2eval.errors import exit_codes
+    from sd2eval.errors import exit_codes, resumable
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background
-    with exit_codes():
+    with exit_codes(), resumable():
         fetch(sys.argv[1], Path(sys.argv[2]), digest=sys.argv[3], label="weights")
 """
 

@@ -241,3 +241,19 @@ def test_a_revision_is_found_in_the_cache_without_main(loopback: Hub) -> None:
     path = fetch(REPOSITORY, "model.ckpt", loopback.commit(REPOSITORY))
     assert hub.in_cache(REPOSITORY, "model.ckpt") == path
     assert hub.in_cache(REPOSITORY, "other.ckpt") is None
+
+
+def test_an_endpoint_without_its_scheme_is_told_what_is_missing(
+    loopback: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "mirror.example")
+    line = refusal()
+    assert line == "HF_ENDPOINT=mirror.example: http:// or https:// is missing at its beginning"
+    assert loopback.log == []
+
+
+def test_what_is_not_cached_names_a_way_out_that_there_is(
+    loopback: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert refusal().endswith("or give the sweep a copy of your own: checkpoint.source=FILE")

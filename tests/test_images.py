@@ -89,9 +89,9 @@ def test_jpeg_end_of_its_thumbnail_is_not_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"", "not a readable"),
-        (b"<html>404</html>", "not a readable"),
-        (encoded(Image.fromarray(noise(4, 4)), "BMP"), "not a readable"),
+        (b"", ": is empty"),
+        (b"<html>404</html>", ": is no JPEG, PNG, WEBP image"),
+        (encoded(Image.fromarray(noise(4, 4)), "BMP"), "is no JPEG, PNG, WEBP image"),
         (encoded(Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)), "PNG"), "more than 8 bits"),
     ],
 )

@@ -21,7 +21,7 @@ price selfcheck reproduce_table compare compare_tables
 sweep reproduce comparison
 report models models_table differences paired_cells
 paired inventory comparable pairing front
-evaluate plots tables shard reference extractors mini coco
+evaluate tentative plots tables shard reference extractors mini coco
 perceptual
 sampler fixture features dataset pareto plot_labels coco_check
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier

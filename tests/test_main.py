@@ -175,6 +175,8 @@ MISTAKES = {
     "sweep checkpoint=x4-upscaling checkpoint.noise_level=null": ("checkpoint.noise_level=null", "0 to 999"),
     "sweep checkpoint=512-base checkpoint.components.unet=x": ("checkpoint.components.unet", "leading +"),
     "sweep checkpoint=512-base +checkpoint.components.head=x": ("checkpoint.components=head", "unet, vae"),
+    "sweep noise_levels=[20,-1]": ("sd2eval: noise_levels=[20,-1]", "0 to 999"),
+    "sweep noise_levels=[1000] checkpoint=x4-upscaling": ("sd2eval: noise_levels=[1000]", "0 to 999"),
     # groups and what must fit together
     "sweep data=nope": ("data=nope", "coco, mini"),
     "sweep protocol=nope": ("protocol=nope", "mini, mini_native, model_card"),
@@ -204,6 +206,12 @@ MISTAKES = {
     # found out only with torch and the data at hand
     "sweep device=cuda:99": ("device=cuda:99", "not available; this machine has cpu"),
     "sweep data=coco": ("data.root", "data.root=DIR"),
+    "sweep dry_run=true data=coco data.root=nowhere": ("data.root=nowhere", "no such folder"),
+    "sweep dry_run=true checkpoint=512-base checkpoint.source=/nope.ckpt": ("source=/nope.ckpt", "no such"),
+    "sweep data=coco data.root=/dev/null": ("data.root=/dev/null", "a folder is needed"),
+    "report /dev/null": ("/dev/null", "a run folder is needed"),
+    "models verify .": (".: is a folder",),
+    "data verify root=/dev/null": ("/dev/null", "a folder is needed"),
     "sweep data=coco data.root=nowhere": ("data.root=nowhere", "no such folder"),
 }
 

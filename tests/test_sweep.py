@@ -269,9 +269,31 @@ def test_every_kind_of_checkpoint_runs_on_photographs(tmp_path: Path) -> None:
         assert {image.shape for image in pixels(run.path, f"{cell}_g2").values()} == {(64, 64, 3)}
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("checkpoint.prediction_type=v_prediction", "predicts epsilon, not v"),
+        ("energy.country=ZZZ", "not among the"),
+        ("protocol.score.source=nowhere", "nowhere"),
+    ],
+)
+def test_a_refused_run_leaves_no_folder(override: str, line: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=line):
+        sweep(tmp_path / "outputs" / "run", "checkpoint=512-base", "checkpoint.name=mine", override)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_run_keeps_what_was_there_before(tmp_path: Path) -> None:
+    (tmp_path / "outputs" / "other").mkdir(parents=True)
+    with pytest.raises(InputError, match="not v"):
+        sweep(tmp_path / "outputs" / "run", "checkpoint=512-base", "checkpoint.prediction_type=v_prediction")
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["other"]
+
+
 def test_a_folder_without_a_finished_shard_is_free_for_other_settings(tmp_path: Path) -> None:
     """A mistake that shows only after the run was recorded must not block its own correction."""
     out = tmp_path / "run"
+    out.mkdir()
     with pytest.raises(InputError, match="predicts epsilon, not v"):
         sweep(out, "checkpoint=512-base", "checkpoint.name=mine", "checkpoint.prediction_type=v_prediction")
     assert (out / "run.json").exists()

@@ -114,6 +114,8 @@ def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
         value = _get(config, key)
         if value is not None and value < 1:
             yield key, value, "at least 1"
+    if not all(0 <= level < 1000 for level in config.noise_levels):
+        yield "noise_levels", _list(config.noise_levels), "allowed: 0 to 999"
     if config.protocol.sample_at == "protocol" and config.protocol.resolution % 8:
         yield "protocol.resolution", config.protocol.resolution, "drawn at, it must be a multiple of 8"
 
