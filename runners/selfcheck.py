@@ -17,7 +17,7 @@ fixtures=DIR    a fixture or a folder of fixtures; default: the two that come wi
 device=auto     auto, cpu, cuda, cuda:N or mps
 dtype=float32   float32, bfloat16 or float16; half precision can hide a mistake that float32 shows
 
-Exit codes: 0 every number is within its limit, 1 one is not, 2 bad input."""
+Exit codes: 0 every number is within its limit, 1 one is not, 2 bad input, 75 stopped."""
 
 
 def main() -> None:
