@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sd2eval import images, noise
 from sd2eval.checkpoints import Checkpoint, Conditioning
+from sd2eval.checkpoints.conditioning import network_batch
 from sd2eval.config import ProtocolConfig, SamplerConfig
 from sd2eval.dataset import Dataset
 from sd2eval.features import Extractor
@@ -20,8 +21,6 @@ from sd2eval.records import ImageRecord, Prompt
 from sd2eval.sampler import Inputs, sample
 from sd2eval.store import RunFolder
 
-DECODE_BATCH = 16
-"""Latents per decoder call at 64 pixels a side; fewer at larger sizes, where one image fills the memory."""
 WRITERS = 2
 """Threads that compress PNG files."""
 
@@ -112,7 +111,7 @@ def sample_latents(
 def decode(checkpoint: Checkpoint, latents: torch.Tensor, protocol: ProtocolConfig) -> Pixels:
     """Decode latents [N, S, C, h, w] to the 8-bit images that every metric sees."""
     flat = latents.flatten(0, 1)
-    size = max(1, DECODE_BATCH * 64**2 // checkpoint.definition.resolution**2)
+    size = network_batch(checkpoint.definition.resolution)
     drawn, valid = [], []
     for chunk in torch.split(flat, size):
         decoded = checkpoint.decode(chunk).cpu().numpy()

@@ -12,9 +12,19 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import pytest
 
+from tests.loopback import Loopback, serving
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SD2EVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    """A loopback server, asked directly even where a proxy is set."""
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as loopback:
+        yield loopback

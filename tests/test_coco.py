@@ -13,7 +13,6 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from sd2eval.coco import Published, fetch_coco, show, verify_coco
 from sd2eval.coco_check import MANIFEST
 from sd2eval.errors import InputError, Stopped
 from sd2eval.prompts import load_captions
-from tests.loopback import Loopback, serving
+from tests.loopback import Loopback
 from tests.tiny_coco import (
     ANNOTATIONS,
     CAPTIONS,
@@ -42,13 +41,6 @@ from tests.tiny_coco import (
 )
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as loopback:
-        yield loopback
 
 
 @pytest.fixture

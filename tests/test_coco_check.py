@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from PIL import Image
 from sd2eval.coco import COCO_2017_VALIDATION, Published, fetch_coco, show, verify_coco
 from sd2eval.coco_check import MANIFEST
 from sd2eval.errors import InputError
-from tests.loopback import Loopback, serving
+from tests.loopback import Loopback
 from tests.tiny_coco import (
     CAPTIONS,
     INSTANCES,
@@ -22,13 +22,6 @@ from tests.tiny_coco import (
     tree,
     write_folder,
 )
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as loopback:
-        yield loopback
 
 
 @pytest.fixture

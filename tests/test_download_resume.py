@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,12 @@ from sd2eval.digests import file_digest
 from sd2eval.download import Patience, fetch
 from sd2eval.errors import Stopped
 from sd2eval.part import Part
-from tests.loopback import Loopback, serving
+from tests.loopback import Loopback
 
 ROOT = Path(__file__).parents[1]
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 QUICK = Patience(silence_seconds=0.3, tries=3, pause_seconds=0.01)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as loopback:
-        yield loopback
 
 
 @pytest.fixture

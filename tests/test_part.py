@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,11 @@ from sd2eval import part
 from sd2eval.download import Patience, fetch, need_space
 from sd2eval.errors import InputError
 from sd2eval.part import Part, alone
-from tests.loopback import Loopback, serving
+from tests.loopback import Loopback
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 QUICK = Patience(silence_seconds=0.3, tries=3, pause_seconds=0.01)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("no_proxy", "*")
-    with serving() as loopback:
-        yield loopback
 
 
 @pytest.fixture

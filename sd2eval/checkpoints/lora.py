@@ -9,7 +9,6 @@ modules are looked up by their names with underscores.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
 
 KEPT_LAYERS = 23
@@ -96,8 +96,7 @@ def merge_lora(path: Path, unet: Any, text_model: Any, scale: float = 1.0) -> st
     if scale:
         for adapter, factor in zip(adapters, factors, strict=True):
             _add(weights[adapter.part][adapter.key], adapter.tensors, factor)
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
