@@ -41,8 +41,8 @@ def main() -> None:
     if len(runs) not in (1, 2):
         raise InputError("usage: python -m sd2eval compare RUN_A [RUN_B] [KEY=VALUE ...]; see --help")
     as_json, common = truth(options, "json", default=False), truth(options, "common", default=False)
-    from sd2eval import compare_tables
-    from sd2eval.compare import compare_runs
+    from sd2eval.comparison import tables as compare_tables
+    from sd2eval.comparison.compare import compare_runs
 
     out = compare_tables.check_csv(options["out"]) if "out" in options else None
     with compare_tables.progress() as on_cell:

@@ -21,7 +21,7 @@ name is recorded, and other files are refused under that name from then on.
   forget NAME             forget the digest that was recorded at the first use of a name
 
 Keys
-  table=FILE.csv          another table with the columns of sd2eval/published.csv
+  table=FILE.csv          another table with the columns of sd2eval/weights/published.csv
   progress=true           false shows no bars or lines while hashing and downloading
 
 HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they mean to huggingface_hub. Weights not on the
@@ -43,8 +43,9 @@ def main() -> None:
         raise InputError(f"models: do what? {', '.join(ACTIONS)}; see `python -m sd2eval models --help`")
     action, *names = names
     words.one_of(action, ACTIONS, "action")
-    from sd2eval import models, models_table
-    from sd2eval.published import TABLE
+    from sd2eval.weights import models
+    from sd2eval.weights import table as models_table
+    from sd2eval.weights.published import TABLE
 
     table = Path(options["table"]).expanduser() if "table" in options else TABLE
     progress = words.truth(options, "progress", True)

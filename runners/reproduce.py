@@ -41,7 +41,8 @@ def main() -> None:
     as_json = words.truth(options, "json", False)
     level = words.number(options, "level", 0.95)
     spread = {metric: words.number(options, key, 0.0) for metric, key in SPREADS.items()}
-    from sd2eval import reproduce, reproduce_table
+    from sd2eval.reproduction import reproduce
+    from sd2eval.reproduction import table as reproduce_table
 
     result = reproduce.reproduce_run(runs[0], protocol_spread=spread, level=level)
     if "out" in options:

@@ -17,25 +17,25 @@ if not Path(__path__[0], "conf").is_dir():
 if TYPE_CHECKING:
     from sd2eval.coco import fetch_coco as fetch_coco
     from sd2eval.coco import verify_coco as verify_coco
-    from sd2eval.compare import compare_runs as compare_runs
-    from sd2eval.models import fetch_models as fetch_models
-    from sd2eval.models import verify_models as verify_models
+    from sd2eval.comparison.compare import compare_runs as compare_runs
     from sd2eval.report import load_run as load_run
     from sd2eval.report import write_report as write_report
-    from sd2eval.reproduce import reproduce_run as reproduce_run
+    from sd2eval.reproduction.reproduce import reproduce_run as reproduce_run
     from sd2eval.selfcheck import run_selfcheck as run_selfcheck
     from sd2eval.sweep import run_sweep as run_sweep
+    from sd2eval.weights.models import fetch_models as fetch_models
+    from sd2eval.weights.models import verify_models as verify_models
 
 _API = {
-    "compare_runs": "sd2eval.compare",
+    "compare_runs": "sd2eval.comparison.compare",
     "fetch_coco": "sd2eval.coco",
-    "fetch_models": "sd2eval.models",
+    "fetch_models": "sd2eval.weights.models",
     "load_run": "sd2eval.report",
-    "reproduce_run": "sd2eval.reproduce",
+    "reproduce_run": "sd2eval.reproduction.reproduce",
     "run_selfcheck": "sd2eval.selfcheck",
     "run_sweep": "sd2eval.sweep",
     "verify_coco": "sd2eval.coco",
-    "verify_models": "sd2eval.models",
+    "verify_models": "sd2eval.weights.models",
     "write_report": "sd2eval.report",
 }
 

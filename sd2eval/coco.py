@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sd2eval import download
 from sd2eval.coco_check import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -20,9 +19,10 @@ from sd2eval.coco_check import (
     read_manifest,
 )
 from sd2eval.errors import InputError
-from sd2eval.part import alone, writing
 from sd2eval.store import write_bytes
-from sd2eval.unpack import unpack
+from sd2eval.transfer import download
+from sd2eval.transfer.part import alone, writing
+from sd2eval.transfer.unpack import unpack
 
 DEFAULT_ROOT = Path("datasets/coco")
 STAGE = ".unpacking"

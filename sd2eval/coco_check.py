@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sd2eval.digests import fault_of, file_digest
 from sd2eval.errors import InputError
 from sd2eval.images import load_rgb
-from sd2eval.meter import Meter
 from sd2eval.prompts import load_captions
+from sd2eval.transfer.digests import fault_of, file_digest
+from sd2eval.transfer.meter import Meter
 
 MANIFEST = "sd2eval-manifest.json"
 SCHEMA_VERSION = 1

@@ -26,10 +26,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from sd2eval.checkpoints.conditioning import to_signed
 from sd2eval.config import ExtractorConfig
-from sd2eval.digests import fault_of
-from sd2eval.download import fetch
 from sd2eval.errors import InputError
 from sd2eval.features import exact_float32, loading, local_source, state_digest
+from sd2eval.transfer.digests import fault_of
+from sd2eval.transfer.download import fetch
 
 Images = NDArray[np.uint8]
 Masks = NDArray[np.bool_]

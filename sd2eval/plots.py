@@ -14,7 +14,6 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from sd2eval.card import published_curves as published_curves
 from sd2eval.errors import InputError
 from sd2eval.pareto import Chances, cells, roles
 from sd2eval.plot_curves import (
@@ -32,6 +31,7 @@ from sd2eval.plot_curves import (
     styles,
 )
 from sd2eval.plot_labels import label_points
+from sd2eval.reproduction.card import published_curves as published_curves
 
 Handle = Line2D | tuple[Line2D, ...]
 """An entry of the legend; a tuple is drawn side by side under the label of its first."""

@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from sd2eval import card, reproduce, reproduce_table
 from sd2eval.coco import FILES
 from sd2eval.metrics import METRICS
-from sd2eval.published import published
 from sd2eval.records import SCHEMA_VERSION, RunInfo, Score
+from sd2eval.reproduction import card, reproduce
+from sd2eval.reproduction import table as reproduce_table
 from sd2eval.store import RunFolder
 from sd2eval.tables import results_frame
+from sd2eval.weights.published import published
 
 BASE, V, OLD = "512-base-ema", "768-v-ema", "v1-5-pruned-emaonly"
 SCALES = [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]

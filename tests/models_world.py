@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from sd2eval import hub, models
 from sd2eval.errors import InputError
-from sd2eval.inventory import holding
-from sd2eval.published import Published, published
+from sd2eval.weights import hub, models
+from sd2eval.weights.inventory import holding
+from sd2eval.weights.published import Published, published
 from tests.hub_server import Hub, connect, serve
 
 ROOT = Path(__file__).parents[1]

@@ -17,19 +17,20 @@ ROOT = Path(__file__).parents[1]
 LAYERS = """
 runners
 price_table
-price selfcheck reproduce_table compare compare_tables
-sweep reproduce comparison
-report models models_table differences paired_cells
-paired inventory comparable pairing front
+price selfcheck comparison reproduction
+sweep
+report weights.models weights.table
+paired weights.inventory front
 evaluate tentative plots tables shard reference extractors mini coco
 perceptual
 sampler fixture features dataset pareto plot_labels coco_check
 checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
-hub
-hub_errors
-plan provenance interrupt masks noise sheet statistics published download unpack card
-config records first_use words meter part digests
-errors cache streams terminal
+weights.hub
+weights.hub_errors
+plan provenance interrupt masks noise sheet statistics weights.published reproduction.card
+transfer
+config records weights.first_use words
+errors cache streams terminal weights
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}
 OUTSIDE = ("__init__", "__main__")  # they import lazily, or by name

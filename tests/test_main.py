@@ -258,9 +258,9 @@ INTERRUPTED = {
     "sweep dry_run=true": ("price_table.show", False),
     "report run": ("report.write_report", False),
     "selfcheck": ("selfcheck.run_selfcheck", False),
-    "models list": ("models.holdings", False),
-    "models verify": ("models.verify_models", False),
-    "models fetch all": ("models.fetch_models", True),
+    "models list": ("weights.models.holdings", False),
+    "models verify": ("weights.models.verify_models", False),
+    "models fetch all": ("weights.models.fetch_models", True),
     "data verify": ("coco.verify_coco", False),
     "data fetch coco": ("coco.fetch_coco", True),
 }

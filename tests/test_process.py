@@ -89,8 +89,8 @@ MOMENTS = {
     "sweep experiment=smoke": ("omegaconf",),
     "sweep dry_run=true": ("hydra.types", "torch.nn.functional"),
     "selfcheck": ("numpy",),
-    "models list": ("sd2eval.inventory",),
-    "data verify": ("sd2eval.download", "sd2eval.images"),
+    "models list": ("sd2eval.weights.inventory",),
+    "data verify": ("sd2eval.transfer.download", "sd2eval.images"),
     "report nowhere": ("pandas", "matplotlib"),
 }
 

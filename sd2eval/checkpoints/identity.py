@@ -8,9 +8,9 @@ from sd2eval.checkpoints.single_file import check_contents
 from sd2eval.checkpoints.sources import Sources, digest, resolve
 from sd2eval.checkpoints.weights_file import WeightsFile
 from sd2eval.config import CheckpointConfig
-from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
-from sd2eval.published import TABLE, Published, by_digest, published, remember
+from sd2eval.transfer.digests import file_digest
+from sd2eval.weights.published import TABLE, Published, by_digest, published, remember
 
 OWN_NAME = (
     "give weights of your own a name: checkpoint.name=NAME checkpoint.prediction_type=epsilon|v_prediction"

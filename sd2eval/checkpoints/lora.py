@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
+from sd2eval.transfer.digests import file_digest
 
 KEPT_LAYERS = 23
 """Layers SD2 runs of the 24 in OpenCLIP ViT-H/14's text tower; a LoRA may adapt the last one, unheard."""

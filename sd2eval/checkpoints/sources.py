@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sd2eval
-from sd2eval import hub
 from sd2eval.checkpoints.architecture import bundled
 from sd2eval.config import CheckpointConfig
-from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
+from sd2eval.transfer.digests import file_digest
+from sd2eval.weights import hub
 
 PACKAGE_PREFIX = "package:"
 FILE_SUFFIXES = (".safetensors", ".ckpt")

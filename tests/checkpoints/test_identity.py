@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from sd2eval import checkpoints, published
+from sd2eval import checkpoints
 from sd2eval.checkpoints import check_prediction, identify
 from sd2eval.checkpoints.prediction import noise_cosine
 from sd2eval.checkpoints.sources import resolve
 from sd2eval.config import CheckpointConfig, from_overrides
-from sd2eval.digests import file_digest
 from sd2eval.errors import InputError
+from sd2eval.transfer.digests import file_digest
+from sd2eval.weights import published
 
 MINI = from_overrides()[1]
 NAMES = [definition.name for definition in MINI]

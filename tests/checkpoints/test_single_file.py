@@ -117,7 +117,7 @@ def test_a_component_can_come_from_a_folder(folder: Path, tmp_path: Path) -> Non
 
 
 def test_the_digest_of_a_single_file_is_its_own(folder: Path) -> None:
-    from sd2eval.digests import file_digest
+    from sd2eval.transfer.digests import file_digest
 
     wanted = dataclasses.replace(definition(folder, "sd2-base"), architecture="sd2-base")
     assert sources.digest(sources.resolve(wanted)) == file_digest(folder / "sd2-base.safetensors")

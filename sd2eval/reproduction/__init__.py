@@ -1,0 +1,1 @@
+"""The published figure against a run, point by point."""

@@ -1,0 +1,1 @@
+"""Bytes from elsewhere: downloads that resume, archives unpacked safely, digests, progress."""
