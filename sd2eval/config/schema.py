@@ -62,6 +62,8 @@ class ExtractorConfig:
     model: str | None = _identity()
     pretrained: str | None = _identity()
     source: str | None = _runtime()  # its digest is the identity
+    preprocess: str | None = _identity()  # null: the kind's own
+    dtype: str = _identity()
     batch_size: int = _runtime()
 
 

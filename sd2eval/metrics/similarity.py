@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from sd2eval.errors import InputError
 from sd2eval.metrics._checks import as_features, directions, require_same_width
@@ -23,6 +24,17 @@ def mean_cosine(images: ArrayLike, texts: ArrayLike) -> Estimate:
         Value in -1..1.
 
     Raises:
+        InputError: see `cosines`.
+    """
+    each = cosines(images, texts)
+    value = float(each.mean())
+    return Estimate(value, each - value)
+
+
+def cosines(images: ArrayLike, texts: ArrayLike) -> NDArray[np.float64]:
+    """Return the cosine of image i's and caption i's embedding, [n]; arguments as of `mean_cosine`.
+
+    Raises:
         InputError: not [n, d], not finite, shapes differ, or an embedding is zero and has no direction.
     """
     image = as_features(images, "image embeddings")
@@ -30,6 +42,7 @@ def mean_cosine(images: ArrayLike, texts: ArrayLike) -> Estimate:
     require_same_width(image, text.shape[1], "image embeddings", "text embeddings")
     if len(image) != len(text):
         raise InputError(f"one caption per image: got {len(image)} image and {len(text)} text embeddings")
-    cosines = (directions(image, "image embeddings") * directions(text, "text embeddings")).sum(axis=1)
-    value = float(cosines.mean())
-    return Estimate(value, cosines - value)
+    each: NDArray[np.float64] = (
+        directions(image, "image embeddings") * directions(text, "text embeddings")
+    ).sum(axis=1)
+    return each

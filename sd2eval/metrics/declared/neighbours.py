@@ -1,0 +1,58 @@
+"""Precision, recall, density and coverage in the features of the protocol's distance network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from operator import attrgetter
+
+from numpy.typing import ArrayLike
+
+from sd2eval.metrics import neighbours
+from sd2eval.metrics.claims import claim
+from sd2eval.metrics.metric import Metric
+from sd2eval.metrics.reference import Reference
+from sd2eval.statistics import Estimate
+
+_DESCRIBES = {
+    "precision": "Share of generated images among the nearest neighbours (3) of real ones: are they realistic?",
+    "recall": "Share of real images among the nearest neighbours (3) of generated ones: is there variety?",
+    "density": "How many neighbourhoods (5) of real images a generated one lies in, divided by 5.",
+    "coverage": "Share of real images with a generated one among their nearest neighbours (5).",
+}
+
+
+def _metric(name: str, describes: str) -> Metric:
+    function = getattr(neighbours, name)
+    of = attrgetter("precision" if name in ("precision", "recall") else "density")
+
+    def estimate(features: ArrayLike, reference: Reference) -> Estimate:
+        found: Estimate = function(features, of(reference))
+        return found
+
+    return Metric(
+        name=name,
+        label=name,
+        describes=describes,
+        direction="higher",
+        unit="ratio" if name == "density" else "share",
+        kind="other",
+        extractor="distance",
+        needs=("inception",),
+        against="reference",
+        claim=claim(name),
+        estimate=estimate,
+    )
+
+
+_REAL = tuple(_metric(name, describes) for name, describes in _DESCRIBES.items())
+_MINI = tuple(
+    replace(
+        metric,
+        name=f"{metric.name}_mini",
+        label=f"{metric.label} (mini)",
+        needs=("mini_classifier",),
+        mini=True,
+    )
+    for metric in _REAL
+)
+METRICS = (*_REAL, *_MINI)
