@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from sd2eval import words
 from sd2eval.errors import InputError
 from sd2eval.transfer import download
 from sd2eval.transfer.meter import Meter
 from sd2eval.weights import first_use, hub
-from sd2eval.weights.inventory import Holding, holding, locate, note_digest, torch_hub_folder
+from sd2eval.weights.hub_errors import LOCAL_COPY
+from sd2eval.weights.inventory import (
+    Holding,
+    holding,
+    locate,
+    note_digest,
+    noted_digest,
+    torch_hub_folder,
+)
 from sd2eval.weights.published import TABLE, Published, by_digest, file_digest, published
 
 ALL = "all"
@@ -78,6 +88,35 @@ def fetch_models(
         raise InputError(
             f"{len(failures)} of {len(entries)} were not fetched, see above: {', '.join(failures)}"
         )
+
+
+def obtain(name: str, *, progress: bool = True, table: Path = TABLE) -> Path:
+    """Return where the published weights of a name lie: what is here and right, else fetched and checked.
+
+    A file that was hashed before and has not changed since is not hashed again.
+
+    Args:
+        name: an entry of the table.
+        progress: show bars or lines on stderr.
+        table: the published weights.
+
+    Raises:
+        InputError: no such entry, or its file cannot be had or is not what it should be.
+        Stopped: the connection broke off; the next call goes on from there.
+    """
+    entries = published(table)
+    entry = entries[words.one_of(name, entries, "name")]
+    path = _at_hand(entry, table, progress)
+    if path is not None:
+        return path
+    try:
+        return _fetch(entry, table, progress)
+    except InputError as error:
+        reason = str(error).removesuffix(f", {LOCAL_COPY}")  # that advice is for checkpoints
+        raise InputError(
+            f"{name}: {reason}; get it with `python -m sd2eval models fetch {name}`, "
+            "or name a copy of your own with the extractor's `source=`"
+        ) from error
 
 
 def forget(name: str, say: Say = print) -> None:
@@ -178,11 +217,29 @@ def _need_space(entries: Sequence[Published]) -> None:
         download.need_space(hub.cache_root(), about, f"fetching {len(missing)} files")
 
 
+def _at_hand(entry: Published, table: Path, progress: bool) -> Path | None:
+    """Return where an entry's file lies if it is here, whole and right; asks no network."""
+    path = locate(entry)
+    companions = (hub.in_cache(entry.repository or "", companion) for companion in entry.companions)
+    if path is None or not all(companions):
+        return None
+    digest = noted_digest(path) or _hashed(path, entry.name, progress)
+    try:
+        _settle(entry, digest, table)
+    except InputError:
+        return None  # fetching says what is wrong with it
+    return path
+
+
 def _fetch(entry: Published, table: Path, progress: bool) -> Path:
     """Return where an entry's file lies, downloaded if need be, after checking its digest."""
     if entry.url:
         wanted = f"sha256:{entry.sha256}" if entry.sha256 else None
         path = torch_hub_folder() / entry.file
+        if constants.is_offline_mode() and not path.is_file():
+            raise InputError(
+                f"HF_HUB_OFFLINE is set and {path} is not there; go online, or put the file there"
+            )
         download.fetch(entry.url, path, digest=wanted, progress=progress, label=entry.name)
         _settle(entry, _hashed(path, entry.name, progress), table)
         return path
