@@ -16,6 +16,9 @@ from sd2eval.plan import Cell, cells, remaining
 from sd2eval.records import EmissionRow, EnergyReading, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
 
+Counterparts = dict[str, dict[str, Any]]
+"""By `Metric.against` and extractor: a `Reference`, or the captions' embeddings [n, d]."""
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -29,8 +32,8 @@ class Samples:
     """[n, scales]; SHA-256 of each image's pixels."""
     groups: NDArray[np.int64]
     """[n]; image id of each caption, captions of one image are not independent."""
-    against: dict[str, Any]
-    """By the name that `Metric.array` gives: a `Reference`, or the captions' embeddings [n, d]."""
+    against: Counterparts
+    """`counterparts` of the run."""
 
     def of(self, metric: Metric, column: int, rows: NDArray[Any]) -> tuple[NDArray[np.float32], Any]:
         """Return what `metric.estimate` takes, for some captions at one guidance scale.
@@ -40,8 +43,10 @@ class Samples:
             column: position of the guidance scale in the run.
             rows: mask [n] or positions of captions, all of them valid at this scale.
         """
-        other: Any = self.against.get(metric.array)
-        return self.arrays[metric.array][rows, column], other[rows] if metric.kind == "score" else other
+        other: Any = None
+        if metric.against is not None:
+            other = self.against[metric.against][str(metric.extractor)]
+        return self.arrays[metric.array][rows, column], other[rows] if metric.against == "texts" else other
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +96,13 @@ def measure(store: RunFolder, info: RunInfo) -> list[Measured]:
     return rows
 
 
-def counterparts(store: RunFolder) -> dict[str, Any]:
-    """Return what the metrics of a run compare its images with, by the name that `Metric.array` gives."""
-    reference = store.read_arrays("reference")
-    return {"distance": Reference(reference["distance"]), "score": reference["score_text"]}
+def counterparts(store: RunFolder) -> Counterparts:
+    """Return what the metrics of a run compare its images with."""
+    found: Counterparts = {"reference": {}, "texts": {}}
+    for name, array in store.read_arrays("reference").items():
+        what, _, slot = name.partition(".")
+        found[what][slot] = Reference(array) if what == "reference" else array
+    return found
 
 
 def _measure_cell(info: RunInfo, cell: Cell, samples: Samples, column: int) -> Iterator[Measured]:
@@ -117,7 +125,7 @@ def _measure_cell(info: RunInfo, cell: Cell, samples: Samples, column: int) -> I
         yield Measured(score, effects, samples.groups)
 
 
-def load_samples(store: RunFolder, info: RunInfo, checkpoint: str, against: dict[str, Any]) -> Samples:
+def load_samples(store: RunFolder, info: RunInfo, checkpoint: str, against: Counterparts) -> Samples:
     """Return the samples of a complete checkpoint; `against` is `counterparts` of the run.
 
     Raises:

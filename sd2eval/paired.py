@@ -19,9 +19,9 @@ from torch.nn.functional import pad
 from sd2eval import masks as painted
 from sd2eval.checkpoints import Checkpoint
 from sd2eval.config import ProtocolConfig
+from sd2eval.extractors.base import Extractor
 from sd2eval.images import for_protocol
 from sd2eval.metrics import Metric
-from sd2eval.perceptual import Perceptual
 from sd2eval.shard import Given, Pixels
 
 Images = NDArray[np.uint8]
@@ -181,7 +181,7 @@ def measure(
     shown: Shown,
     pixels: Pixels,
     metrics: Sequence[Metric],
-    perceptual: Perceptual | None,
+    perceptual: Extractor | None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return the values of paired metrics for every image of a shard.
 
@@ -206,7 +206,7 @@ def measure(
 
 
 def _compare(
-    checkpoint: Checkpoint, shown: Shown, images: Images, metric: Metric, perceptual: Perceptual | None
+    checkpoint: Checkpoint, shown: Shown, images: Images, metric: Metric, perceptual: Extractor | None
 ) -> NDArray[np.floating]:
     """Return one metric of uint8 [N, R, R, 3], one image per caption: [N]."""
     if metric.part == "depth":
@@ -214,8 +214,9 @@ def _compare(
         return correlation(depth_seen(checkpoint, images), shown.depth)
     masks = shown.masks if metric.part == "mask" else None
     pasted = images if masks is None else np.where(masks[..., None], images, shown.originals)
-    if metric.extractor_role == "perceptual":
+    if metric.extractor is not None:
         assert perceptual is not None
+        assert perceptual.distances is not None
         return perceptual.distances(pasted, shown.originals, masks)
     if metric.name.startswith("ssim"):
         return ssim(pasted, shown.originals, masks, checkpoint.unet.device)

@@ -1,6 +1,7 @@
 """Metrics, extractors and settings found by where they lie: in this package, or in one that declares them.
 
-A module in `sd2eval.metrics.declared` with `METRICS`, or in `sd2eval.extractors` with `load`, is found by its name.
+A module in `sd2eval.metrics.declared` with `METRICS`, or in `sd2eval.extractors` with `load`, is found by its
+name.
 Another distribution adds its own by entry points (docs/plugins.md):
 
     [project.entry-points."sd2eval.metrics"]
@@ -80,6 +81,8 @@ def _joined(own: dict[str, str], group: str) -> dict[str, str]:
     found = dict(own)
     for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
         if entry.name in found:
-            raise InputError(f"entry point {group}: '{entry.name}' is both {found[entry.name]} and {entry.value}")
+            raise InputError(
+                f"entry point {group}: '{entry.name}' is both {found[entry.name]} and {entry.value}"
+            )
         found[entry.name] = entry.value
     return found

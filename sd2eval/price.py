@@ -23,6 +23,7 @@ from sd2eval.checkpoints.architecture import load_architecture
 from sd2eval.checkpoints.text import penultimate_config
 from sd2eval.config import CheckpointConfig, ExtractorConfig, SweepConfig
 from sd2eval.energy import assumed_watts, grid_intensity
+from sd2eval.metrics import METRICS
 from sd2eval.sampler import unet_calls
 
 EFFICIENCY = 0.5
@@ -231,7 +232,8 @@ def _wait(device: torch.device) -> None:
 
 def _disk(config: SweepConfig, checkpoints: int) -> float:
     images = config.prompts.n * len(config.guidance_scales) * checkpoints
-    features = images * 4 * (_width(config.protocol.distance) + _width(config.protocol.score))
+    slots = {METRICS[name].extractor for name in config.protocol.metrics if METRICS[name].kind != "paired"}
+    features = images * 4 * sum(_width(config.protocol.extractor(slot)) for slot in slots if slot)
     pixels = images * 3 * config.protocol.resolution**2 * PNG_RATIO if config.images == "all" else 0.0
     return pixels + features
 

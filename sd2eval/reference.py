@@ -3,56 +3,83 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sd2eval.config import ProtocolConfig
-from sd2eval.features import Extractor
-from sd2eval.images import for_protocol, load_rgb
+from sd2eval.config.schema import digest as fields_digest
+from sd2eval.config.schema import identity_fields
+from sd2eval.errors import InputError
+from sd2eval.extractors.base import Extractor
+from sd2eval.images import as_reference, load_rgb
 from sd2eval.store import read_cached, write_cached
 
 CHUNK = 64
 """Images held in memory at a time."""
 
 
-def reference_digest(files: Sequence[Path], protocol: ProtocolConfig, extractor: Extractor) -> str:
-    """Return the SHA-256 over everything the reference's features depend on: bytes, geometry, extractor."""
-    total = hashlib.sha256(
-        f"{protocol.resolution}/{protocol.resize}/{protocol.fit}/{extractor.digest}".encode()
-    )
+def files_digest(files: Sequence[Path]) -> str:
+    """Return the SHA-256 over the bytes of the real images, in order."""
+    total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
 
 
+def reference_digest(files: str, protocol: ProtocolConfig, slot: str, extractor: Extractor) -> str:
+    """Return the SHA-256 over everything the reference's features depend on: bytes, geometry, extractor.
+
+    Args:
+        files: `files_digest` of the images.
+        protocol: how they are made square, and how the extractor is set up.
+        slot: the extractor's role or name in the protocol.
+        extractor: the loaded network.
+    """
+    geometry = {key: getattr(protocol, key) for key in ("resolution", "resize", "fit", "reference_jpeg")}
+    network = identity_fields(protocol.extractor(slot))
+    return fields_digest(geometry | network | {"files": files, "weights": extractor.digest})
+
+
 def reference_features(
     files: Sequence[Path],
     protocol: ProtocolConfig,
-    extractor: Extractor,
-    digest: str,
+    extractors: Mapping[str, tuple[Extractor, str]],
     on_images: Callable[[int], None] = lambda count: None,
-) -> NDArray[np.float32]:
-    """Return the features of the real images, float32 [m, d], from the cache if they are there.
+) -> dict[str, NDArray[np.float32]]:
+    """Return the features of the real images by each extractor, float32 [m, d], from the cache where there.
+
+    Every image is read and made square once, whatever the number of extractors.
 
     Args:
         files: image files.
         protocol: how they are made square.
-        extractor: of the distance.
-        digest: of all this, by `reference_digest`.
+        extractors: by slot the network and its `reference_digest`.
         on_images: called with the number of images done; may raise to stop.
+
+    Raises:
+        InputError: an image cannot be read, or an extractor has no features.
     """
-    cached = read_cached(digest)
-    if cached is not None and len(cached) == len(files):
-        return cached
-    chunks = []
-    for start in range(0, len(files), CHUNK):
+    found: dict[str, NDArray[np.float32]] = {}
+    for slot, (extractor, key) in extractors.items():
+        if extractor.images is None:
+            raise InputError(f"extractor '{extractor.name}': has no features to compare real images by")
+        cached = read_cached(key)
+        if cached is not None and len(cached) == len(files):
+            found[slot] = cached
+    missing = {slot: pair for slot, pair in extractors.items() if slot not in found}
+    chunks: dict[str, list[NDArray[np.float32]]] = {slot: [] for slot in missing}
+    for start in range(0, len(files) if missing else 0, CHUNK):
         part = files[start : start + CHUNK]
-        chunks.append(extractor.images(np.stack([for_protocol(load_rgb(file), protocol) for file in part])))
+        images = np.stack([as_reference(load_rgb(file), protocol) for file in part])
+        for slot, (extractor, _) in missing.items():
+            assert extractor.images is not None
+            chunks[slot].append(extractor.images(images)["features"])
         on_images(len(part))
-    features = np.concatenate(chunks)
-    write_cached(digest, features)
-    return features
+    for slot, (_, key) in missing.items():
+        found[slot] = np.concatenate(chunks[slot])
+        write_cached(key, found[slot])
+    return found

@@ -118,7 +118,7 @@ def show(run: Run) -> None:
         kwh, chances = kwh_by_cell(emissions), front.chances(run.front)
         shown = tables.terminal_table(run.results, kwh, chances=chances, title=_title(run.info))
         terminal.show_whole(console, shown)
-        for table in tables.paired_terminal_tables(run.results):
+        for table in tables.further_terminal_tables(run.results):
             terminal.show_whole(console, "", table)
     planned, scored = len(evaluate.planned_cells(run.info)), run.results.groupby(CELL).ngroups
     if scored < planned:

@@ -15,7 +15,6 @@ from sd2eval.checkpoints import Checkpoint, Conditioning
 from sd2eval.checkpoints.conditioning import network_batch
 from sd2eval.config import ProtocolConfig, SamplerConfig
 from sd2eval.dataset import Dataset
-from sd2eval.features import Extractor
 from sd2eval.plan import Cell
 from sd2eval.records import ImageRecord, Prompt
 from sd2eval.sampler import Inputs, sample
@@ -139,12 +138,6 @@ def records(
         for row, prompt in enumerate(prompts)
         for column, scale in enumerate(scales)
     ]
-
-
-def extract(pixels: Pixels, extractor: Extractor) -> NDArray[np.float32]:
-    """Return features float32 [N, S, d]; rows of invalid images are meaningless."""
-    features = extractor.images(pixels.images.reshape(-1, *pixels.images.shape[2:]))
-    return features.reshape(*pixels.images.shape[:2], -1)
 
 
 def write_images(

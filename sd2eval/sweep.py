@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sd2eval import checkpoints, evaluate, images, paired, provenance, report, shard
 from sd2eval.checkpoints import Checkpoint, Weights, find_weights
@@ -23,18 +25,17 @@ from sd2eval.config import (
     SweepConfig,
     digest,
     from_overrides,
-    identity_fields,
 )
 from sd2eval.dataset import Dataset, load_dataset
 from sd2eval.devices import device_name, keep_freed_memory, resolve_device, resolve_dtype, set_precision
 from sd2eval.energy import EnergyMeter
-from sd2eval.errors import InputError
-from sd2eval.extractors import Extractors, load_extractors, paired_metrics
+from sd2eval.identity import check_reference, input_digests, reference_name, refuse_other, run_identity
 from sd2eval.interrupt import Interrupt
+from sd2eval.networks import Networks, extract, load_networks, own_metrics
 from sd2eval.plan import Block, remaining
 from sd2eval.progress import Progress
 from sd2eval.records import SCHEMA_VERSION, EnergyReading, Prompt, RunInfo
-from sd2eval.reference import reference_digest, reference_features
+from sd2eval.reference import reference_features
 from sd2eval.sheet import contact_sheet
 from sd2eval.store import RunFolder
 from sd2eval.tentative import held
@@ -109,6 +110,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     if device.type == "cpu":
         keep_freed_memory()
     dataset = load_dataset(config.data, config.prompts, definitions)
+    check_reference(dataset, config.protocol)
     fields = run_identity(config, definitions, dtype) | {"data.captions_sha256": dataset.captions_digest}
     store = RunFolder(Path(config.out or f"outputs/{config.protocol.name}-{digest(fields)[:8]}"))
     store.refuse_foreign()
@@ -133,13 +135,13 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
 
 def _run(job: Job, fields: dict[str, Any]) -> None:
     with job.spend("setup"):
-        extractors = load_extractors(job.config.protocol, job.definitions, job.device)
-        digests = input_digests(job, extractors)
+        networks = load_networks(job.config.protocol, job.definitions, job.device)
+        digests = input_digests(job.weights, job.dataset, job.config.protocol, networks)
         _begin(job, fields, digests)
     with job.spend("reference"):
-        _reference(job, extractors, digests["reference"])
+        _reference(job, networks, digests)
     for definition in job.definitions:
-        _checkpoint(job, definition, extractors)
+        _checkpoint(job, definition, networks)
     with job.spend("metrics"):
         measured = evaluate.measure(job.store, job.store.read_info())
     report.write_report(job.store.path, measured)
@@ -172,30 +174,25 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
     job.store.write_info(info)
 
 
-def input_digests(job: Job, extractors: Extractors) -> dict[str, str]:
-    """Return the SHA-256 of every input, by name; refuses weights that are not what their name says."""
-    digests = {f"weights/{name}": weights.digest for name, weights in job.weights.items()}
-    digests["data/captions"] = job.dataset.captions_digest
-    digests |= extractors.digests
-    digests["reference"] = reference_digest(job.dataset.reference, job.config.protocol, extractors.distance)
-    # Not the perceptual network's weights: it is loaded for some checkpoints only, and its name pins them.
-    own = ("data/captions", "extractor/distance", "extractor/score", "reference")
-    protocol = identity_fields(job.config.protocol)
-    digests["protocol"] = digest(protocol | {name: digests[name] for name in own})
-    return digests
-
-
-def _reference(job: Job, extractors: Extractors, key: str) -> None:
+def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
     if job.store.has("reference.npz"):
         return
-    protocol, files = job.config.protocol, job.dataset.reference
-    features = reference_features(files, protocol, extractors.distance, key, lambda _: job.interrupt.check())
-    assert extractors.score.texts is not None
-    texts = extractors.score.texts([prompt.text for prompt in job.dataset.prompts])
-    job.store.write_arrays("reference", {"distance": features, "score_text": texts})
+    wanted = {
+        slot: (extractor, digests[reference_name(slot)])
+        for slot, extractor in networks.against("reference").items()
+    }
+    features = reference_features(
+        job.dataset.reference, job.config.protocol, wanted, lambda _: job.interrupt.check()
+    )
+    arrays = {f"reference.{slot}": array for slot, array in features.items()}
+    captions = [prompt.text for prompt in job.dataset.prompts]
+    for slot, extractor in networks.against("texts").items():
+        assert extractor.texts is not None
+        arrays[f"texts.{slot}"] = extractor.texts(captions)
+    job.store.write_arrays("reference", arrays)
 
 
-def _checkpoint(job: Job, definition: CheckpointConfig, extractors: Extractors) -> None:
+def _checkpoint(job: Job, definition: CheckpointConfig, networks: Networks) -> None:
     blocks = remaining(job.config.prompts.n, job.store.blocks(definition.name), job.config.shard_size)
     if not blocks:
         return
@@ -206,10 +203,10 @@ def _checkpoint(job: Job, definition: CheckpointConfig, extractors: Extractors) 
         checkpoint = checkpoints.load(definition, job.device, dtype, files)
         checkpoints.check_prediction(checkpoint)
     for block in blocks:
-        _shard(job, checkpoint, block, extractors)
+        _shard(job, checkpoint, block, networks)
 
 
-def _shard(job: Job, checkpoint: Checkpoint, block: Block, extractors: Extractors) -> None:
+def _shard(job: Job, checkpoint: Checkpoint, block: Block, networks: Networks) -> None:
     config, scales = job.config, job.config.guidance_scales
     prompts = job.dataset.prompts[block.first : block.last + 1]
     before = len(job.meter.readings)
@@ -223,12 +220,7 @@ def _shard(job: Job, checkpoint: Checkpoint, block: Block, extractors: Extractor
         pixels = shard.decode(checkpoint, latents, config.protocol)
     job.interrupt.check()
     with job.meter.task("features"):
-        arrays = {role: shard.extract(pixels, getattr(extractors, role)) for role in ("distance", "score")}
-        if given.squares is not None:
-            captions = [prompt.caption_id for prompt in prompts]
-            shown = paired.shown(checkpoint, given, captions, config.seed, config.protocol)
-            metrics = paired_metrics(config.protocol, checkpoint.definition)
-            arrays |= paired.measure(checkpoint, shown, pixels, metrics, extractors.perceptual)
+        arrays = _measured(job, checkpoint, given, prompts, pixels, networks)
     with job.meter.task("write"):
         _keep_images(job, checkpoint.definition.name, block, prompts, pixels)
         records = shard.records(prompts, scales, pixels, truncated)
@@ -236,6 +228,28 @@ def _shard(job: Job, checkpoint: Checkpoint, block: Block, extractors: Extractor
     job.show_energy()
     energy = job.meter.readings[before:]
     job.store.publish(checkpoint.definition.name, block, arrays, records, energy, scales)
+
+
+def _measured(
+    job: Job,
+    checkpoint: Checkpoint,
+    given: shard.Given,
+    prompts: Sequence[Prompt],
+    pixels: shard.Pixels,
+    networks: Networks,
+) -> dict[str, NDArray[np.float32]]:
+    """Return what a shard's metrics are computed from, [captions, scales, ...] by `Metric.array`."""
+    config, shape = job.config, pixels.images.shape[:2]
+    metrics = own_metrics(config.protocol, checkpoint.definition)
+    captions = [prompt.text for prompt in prompts for _ in range(shape[1])]
+    rows = extract(networks, metrics, pixels.images.reshape(-1, *pixels.images.shape[2:]), captions)
+    arrays = {name: values.reshape(*shape, *values.shape[1:]) for name, values in rows.items()}
+    if given.squares is not None:
+        ids = [prompt.caption_id for prompt in prompts]
+        shown = paired.shown(checkpoint, given, ids, config.seed, config.protocol)
+        compared = [metric for metric in metrics if metric.kind == "paired"]
+        arrays |= paired.measure(checkpoint, shown, pixels, compared, networks.perceptual)
+    return arrays
 
 
 def _keep_images(job: Job, name: str, block: Block, prompts: Sequence[Prompt], pixels: shard.Pixels) -> None:
@@ -254,32 +268,6 @@ def batch_size(config: SweepConfig) -> int:
     """Return the fixed number of trajectories per UNet call; never more than a full shard has."""
     most = len(config.guidance_scales) * min(config.shard_size, config.prompts.n)
     return min(config.batch_size or BATCH_SIZE, most)
-
-
-def run_identity(config: SweepConfig, definitions: Sequence[CheckpointConfig], dtype: str) -> dict[str, Any]:
-    """Return all config fields that change a number, by dotted key."""
-    fields = identity_fields(config)
-    fields = {
-        key: value for key, value in fields.items() if key.split(".")[0] not in ("checkpoint", "checkpoints")
-    }
-    for definition in definitions:
-        fields |= identity_fields(definition, f"checkpoints.{definition.name}.")
-    return fields | {"dtype": dtype}
-
-
-def refuse_other(info: RunInfo, fields: dict[str, Any]) -> None:
-    """Refuse to write into a folder that holds another run.
-
-    Raises:
-        InputError: names the fields that differ, there and here.
-    """
-    there = info.identity_fields
-    names = [name for name in sorted(there.keys() | fields.keys()) if there.get(name) != fields.get(name)]
-    names = [name for name in names if name in fields or not name.startswith("digests.")]
-    if names:
-        shown = "; ".join(f"{name}: {there.get(name)} there, {fields.get(name)} here" for name in names[:4])
-        more = f"; and {len(names) - 4} more" if len(names) > 4 else ""
-        raise InputError(f"out holds another run ({shown}{more}); give another out=DIR or the same settings")
 
 
 def finished(store: RunFolder) -> bool:

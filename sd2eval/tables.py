@@ -24,13 +24,19 @@ _FRONT = "◆"
 _BEST = "*"
 _LEGEND = f"± 1 standard error, {_BEST} best, {_FRONT} on the Pareto front"
 _CHANCES_LEGEND = ", front: probability of being on it"
-_PAIRED_LEGEND = f"± 1 standard error, {_BEST} best of its checkpoint"
+_FURTHER_LEGEND = f"± 1 standard error, {_BEST} best"
+_PAIRED_LEGEND = f"{_FURTHER_LEGEND} of its checkpoint"
 PARTS: dict[Part, str] = {
     "image": "Each image against the caption's own",
     "mask": "The same, inside the painted mask",
     "depth": "Depth seen in each image against the depth given",
 }
-"""Titles of the tables below the main one."""
+"""Titles of the tables of paired metrics."""
+_FURTHER = "Further metrics"
+_HEAD = 12
+"""Characters of a label beyond which what it has in brackets goes on the second line."""
+_ABREAST = 4
+"""Metrics in one further table, so that it fits into 80 columns."""
 _Layout = tuple[list[str], list[list[str]], str]
 """Heads (two lines for a metric), rows and caption; a best value starts with a star."""
 
@@ -58,9 +64,9 @@ def terminal_table(
     return _terminal(_layout(results, kwh, chances), title)
 
 
-def paired_terminal_tables(results: pd.DataFrame) -> list[Group]:
-    """Return the tables of the paired metrics, one for each part of an image that `results` compare."""
-    return [_terminal(layout, title) for title, layout in _paired_layouts(results)]
+def further_terminal_tables(results: pd.DataFrame) -> list[Group]:
+    """Return the tables of what is not in the main one: further metrics, then each part that is compared."""
+    return [_terminal(layout, title) for title, layout in _further_layouts(results)]
 
 
 def _terminal(layout: _Layout, title: str) -> Group:
@@ -83,9 +89,9 @@ def markdown_table(results: pd.DataFrame, kwh: Kwh | None = None, *, chances: Ch
     return _markdown(_layout(results, kwh, chances))
 
 
-def paired_markdown_tables(results: pd.DataFrame) -> str:
-    """Return the tables of the paired metrics as GitHub Markdown, each under its title; empty without any."""
-    return "\n".join(f"{title}:\n\n{_markdown(layout)}" for title, layout in _paired_layouts(results))
+def further_markdown_tables(results: pd.DataFrame) -> str:
+    """Return the same further tables as GitHub Markdown, each under its title; empty without any."""
+    return "\n".join(f"{title}:\n\n{_markdown(layout)}" for title, layout in _further_layouts(results))
 
 
 def _markdown(layout: _Layout) -> str:
@@ -100,16 +106,20 @@ def _emphasised(cell: str) -> str:
     return f"**{cell.removeprefix(_BEST)}**" if cell.startswith(_BEST) else cell.strip()
 
 
-def _paired_layouts(results: pd.DataFrame) -> Iterator[tuple[str, _Layout]]:
-    """Yield title and layout of each part that is compared, with the checkpoints that have it."""
+def _further_layouts(results: pd.DataFrame) -> Iterator[tuple[str, _Layout]]:
+    """Yield title and layout of the further tables, with the checkpoints that have a row there."""
     present = [METRICS[name] for name in METRICS if name in set(results["metric"])]
+    shown = [metric.name for metric in roles(results).values()]
+    others = [metric for metric in present if metric.kind != "paired" and metric.name not in shown]
+    for start in range(0, len(others), _ABREAST):
+        yield _FURTHER, _further_layout(results, others[start : start + _ABREAST])
     for part, title in PARTS.items():
         metrics = [metric for metric in present if metric.kind == "paired" and metric.part == part]
         if metrics:
-            yield title, _paired_layout(results, metrics)
+            yield title, _further_layout(results, metrics)
 
 
-def _paired_layout(results: pd.DataFrame, metrics: list[Metric]) -> _Layout:
+def _further_layout(results: pd.DataFrame, metrics: list[Metric]) -> _Layout:
     rows = results[results["metric"].isin([metric.name for metric in metrics])]
     keys = ["checkpoint", "guidance_scale"]
     order = {name: rank for rank, name in enumerate(rows["checkpoint"].unique())}
@@ -119,17 +129,28 @@ def _paired_layout(results: pd.DataFrame, metrics: list[Metric]) -> _Layout:
     for metric in metrics:
         own = rows[rows["metric"] == metric.name][[*keys, "value", "stderr"]]
         found = wide.merge(own, on=keys, how="left")
-        parts = [part for _, part in found.groupby("checkpoint", sort=False)]
+        paired = metric.kind == "paired"
+        parts = [part for _, part in found.groupby("checkpoint", sort=False)] if paired else [found]
         columns[_head(metric)] = [
             text for part in parts for text in _marked(part["value"], part["stderr"], metric)
         ]
-    caption = _PAIRED_LEGEND
+    caption = _PAIRED_LEGEND if metrics[0].kind == "paired" else _FURTHER_LEGEND
     if rows["n"].nunique() == 1:
         caption = f"n = {rows['n'].iloc[0]:,} per cell, {caption}"
     else:
         counts = wide.merge(rows.groupby(keys, as_index=False).agg(n=("n", "min")), on=keys, how="left")
         columns["n"] = [str(n) for n in counts["n"]]
-    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)], caption
+    return (
+        list(columns),
+        [list(row) for row in zip(*columns.values(), strict=True)],
+        caption + _doubts(metrics),
+    )
+
+
+def _doubts(metrics: Iterable[Metric]) -> str:
+    """Return where the metrics' standard errors are no basis of a 95% interval, one line each."""
+    unsure = [metric for metric in metrics if metric.kind != "paired" and metric.claim.approximate]
+    return "".join(f"\n{metric.label}: interval {metric.claim.approximate}" for metric in unsure)
 
 
 def _scales(scales: pd.Series[float]) -> list[str]:
@@ -164,8 +185,11 @@ def _layout(results: pd.DataFrame, kwh: Kwh | None, chances: Chances | None) -> 
 
 
 def _head(metric: Metric) -> str:
-    factor = "" if metric.factor == 1 else f"x{metric.factor:g} "
-    return f"{metric.label}\n{factor}{'↑' if metric.direction == 'higher' else '↓'}"
+    arrow = "↑" if metric.direction == "higher" else "↓"
+    name, bracket, rest = metric.label.partition(" (")
+    if bracket and len(metric.label) > _HEAD and metric.factor == 1:
+        return f"{name}\n({rest} {arrow}"
+    return f"{metric.label}\n{'' if metric.factor == 1 else f'x{metric.factor:g} '}{arrow}"
 
 
 def _marked(values: pd.Series[float], errors: pd.Series[float], metric: Metric) -> list[str]:

@@ -14,13 +14,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from sd2eval.config import (
-    METRIC_NEEDS,
     CheckpointConfig,
     SweepConfig,
     checkpoint_definitions,
     from_overrides,
     leaves,
 )
+from sd2eval.metrics import METRICS, ROLES
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -232,12 +232,14 @@ def test_a_native_protocol_is_chosen_beside_an_experiment() -> None:
 
 def test_help_names_every_metric() -> None:
     text = help_text()
-    assert [name for name in METRIC_NEEDS if not re.search(rf"(?<!\w){name}(?!\w)", text)] == []
+    assert [name for name in METRICS if not re.search(rf"(?<!\w){name}(?!\w)", text)] == []
 
 
 @pytest.mark.parametrize("name", options("protocol"))
 def test_a_protocol_has_every_metric_of_its_networks(name: str) -> None:
     metrics = from_overrides(f"protocol={name}", "checkpoint=512-base-ema")[0].protocol.metrics
-    mini = {metric for metric in METRIC_NEEDS if "mini" in metric}
-    published = {"fid", "kid", "clip_score", "lpips", "lpips_mask", "depth_agreement"}
-    assert set(metrics) == METRIC_NEEDS.keys() - (published if name.startswith("mini") else mini)
+    networks = [metric for metric in METRICS.values() if metric.extractor in (*ROLES, None)]
+    mini = {metric.name for metric in networks if metric.mini or not (metric.needs or metric.part == "depth")}
+    published = {metric.name for metric in networks if not metric.mini}
+    asked_for = {"clip_score_x100", "fid_infinity", "cmmd_mini", "fd_infinity_mini"}
+    assert set(metrics) == (mini if name.startswith("mini") else published) - asked_for

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from sd2eval import plugins
 from sd2eval.config import (
     CHOICES,
-    METRIC_NEEDS,
     SweepConfig,
     check_words,
     digest,
@@ -19,6 +19,7 @@ from sd2eval.config import (
     leaves,
 )
 from sd2eval.errors import InputError
+from sd2eval.metrics import METRICS
 
 
 def words(text: str) -> list[str]:
@@ -32,15 +33,21 @@ checkpoints guidance_scales noise_levels prompts.n prompts.seed seed sampler.ste
 checkpoint.name checkpoint.conditioning checkpoint.prediction_type checkpoint.resolution checkpoint.beta_start
 checkpoint.beta_end checkpoint.text checkpoint.noise_level checkpoint.architecture checkpoint.lora_scale
 protocol.name protocol.resolution protocol.resize protocol.fit protocol.quantize protocol.sample_at
-protocol.metrics
+protocol.metrics protocol.reference_jpeg
 protocol.distance.name protocol.distance.kind protocol.distance.model protocol.distance.pretrained
 protocol.score.name protocol.score.kind protocol.score.model protocol.score.pretrained
 protocol.perceptual.name protocol.perceptual.kind protocol.perceptual.model protocol.perceptual.pretrained
+protocol.distance.preprocess protocol.distance.dtype protocol.score.preprocess protocol.score.dtype
+protocol.perceptual.preprocess protocol.perceptual.dtype
+protocol.extractors.open_clip_vit_h_14.name protocol.extractors.open_clip_vit_h_14.kind
+protocol.extractors.open_clip_vit_h_14.model protocol.extractors.open_clip_vit_h_14.pretrained
+protocol.extractors.open_clip_vit_h_14.preprocess protocol.extractors.open_clip_vit_h_14.dtype
 """)
 RUNTIME = words("""
 data.root data.captions data.images data.allow_missing
 protocol.distance.source protocol.distance.batch_size protocol.score.source protocol.score.batch_size
 protocol.perceptual.source protocol.perceptual.batch_size
+protocol.extractors.open_clip_vit_h_14.source protocol.extractors.open_clip_vit_h_14.batch_size
 checkpoint.source checkpoint.file checkpoint.revision checkpoint.components checkpoint.lora
 device batch_size shard_size images out dry_run progress energy.country
 """)
@@ -48,7 +55,8 @@ device batch_size shard_size images out dry_run progress energy.country
 
 @pytest.fixture(scope="module")
 def config() -> SweepConfig:
-    return from_overrides("checkpoint=x4-upscaling")[0]
+    metrics = "protocol.metrics=[fd_mini,clip_mini,clip_score_h_14]"  # the last brings a network of its own
+    return from_overrides("checkpoint=x4-upscaling", metrics)[0]
 
 
 def changed(config: SweepConfig, key: str) -> SweepConfig:
@@ -57,7 +65,7 @@ def changed(config: SweepConfig, key: str) -> SweepConfig:
     *groups, name = key.split(".")
     owner = copied
     for group in groups:
-        owner = getattr(owner, group)
+        owner = owner[group] if isinstance(owner, dict) else getattr(owner, group)
     value = getattr(owner, name)
     other: Any
     if isinstance(value, bool):
@@ -93,22 +101,52 @@ def test_digest_depends_on_content_and_not_on_order() -> None:
     assert digest({"a": 1, "b": [2.0]}) == digest({"b": [2.0], "a": 1}) != digest({"a": 1, "b": [3.0]})
 
 
-def test_metric_names_and_roles_are_those_of_the_metrics() -> None:
-    from sd2eval.metrics import METRICS
-
-    roles = {name: need and need[0].split(".")[1] for name, need in METRIC_NEEDS.items()}
-    assert roles == {name: metric.extractor_role for name, metric in METRICS.items()}
-    for name, metric in METRICS.items():
-        need = METRIC_NEEDS[name]
-        assert metric.mini == (need[1].startswith("mini_") if need else name.endswith("_mini"))
+def test_a_metric_needs_kinds_that_exist_and_is_mini_when_they_are() -> None:
+    for metric in METRICS.values():
+        assert set(metric.needs) <= plugins.extractor_kinds().keys()
+        mini = [kind.startswith("mini_") for kind in metric.needs] or [metric.name.endswith("_mini")]
+        assert mini == len(mini) * [metric.mini]
 
 
-def test_extractor_kinds_are_those_that_can_be_loaded() -> None:
-    from sd2eval import perceptual
-    from sd2eval.features import KINDS
+def test_every_kind_of_extractor_can_be_loaded() -> None:
+    for module in plugins.extractor_kinds().values():
+        assert callable(plugins.load(module).load)
 
-    assert {*CHOICES["protocol.distance.kind"], *CHOICES["protocol.score.kind"]} == KINDS.keys()
-    assert set(CHOICES["protocol.perceptual.kind"]) == perceptual.KINDS.keys()
+
+def test_a_further_extractor_comes_with_its_metric_and_can_be_changed() -> None:
+    words = [
+        "protocol=model_card",
+        "protocol.metrics=[clip_score,clip_score_h_14]",
+        "checkpoint=512-base-ema",
+    ]
+    own = from_overrides(*words, "+protocol.extractors.open_clip_vit_h_14.source=/mine")[0].protocol
+    plain = from_overrides(*words)[0].protocol
+    assert own.extractor("open_clip_vit_h_14").model == "ViT-H-14"
+    assert (own.extractor("open_clip_vit_h_14").source, own.score.source) == ("/mine", None)
+    assert digest(identity_fields(own)) == digest(identity_fields(plain))
+    other = from_overrides(*words, "+protocol.extractors.open_clip_vit_h_14.dtype=float16")[0].protocol
+    assert digest(identity_fields(other)) != digest(identity_fields(plain))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("+protocol.extractors.open_clip_vit_h_14.sorce=x", "sorce"),
+        ("protocol.extractors.open_clip_vit_h_14.source=x", "leading [+]"),
+        ("+protocol.extractors.open_clip_vit_b_32.source=x", "no metric in protocol.metrics uses it"),
+        ("+protocol.extractors.open_clip_vit_h_14.kind=inception", "stands for protocol.extractors"),
+        ("+protocol.extractors.open_clip_vit_h_14.kind=magic", "allowed: .*inception"),
+        ("+protocol.extractors.open_clip_vit_h_14.dtype=float8", "allowed: float32"),
+        ("+protocol.extractors.open_clip_vit_h_14.batch_size=0", "at least 1"),
+        ("protocol.reference_jpeg=101", "allowed: 1 to 100"),
+        ("prompts.n=4", "recall needs at least 5 images, prompts.n is 4"),
+    ],
+)
+def test_a_mistake_in_an_extractor_or_a_protocol_is_named(word: str, message: str) -> None:
+    metrics = "protocol.metrics=[clip_score,clip_score_h_14,recall]"
+    with pytest.raises(InputError, match=message) as caught:
+        from_overrides("protocol=model_card", metrics, "checkpoint=512-base-ema", word)
+    assert "\n" not in str(caught.value)
 
 
 def test_components_are_those_that_checkpoints_have() -> None:
@@ -190,7 +228,10 @@ def test_a_word_that_hydra_would_pass_over_is_refused() -> None:
     ("overrides", "words"),
     [
         (["protocol.sample_at=native"], "protocol.sample_at=native: allowed: checkpoint, protocol"),
-        (["protocol.perceptual.kind=lpips"], "allowed: lpips_alex, mini_lpips"),
+        (
+            ["protocol.perceptual.kind=lpips"],
+            "allowed: .*lpips_alex, .*mini_lpips",
+        ),
         (["protocol.metrics=[lpips]"], "this name stands for protocol.perceptual.kind=lpips_alex"),
         (["protocol.metrics=[lpips_mask]"], "this name stands for protocol.perceptual.kind=lpips_alex"),
         (["protocol.metrics=[ssim]", "protocol.resolution=31"], "protocol.resolution must be at least 32"),

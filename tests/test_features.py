@@ -11,7 +11,8 @@ from PIL import Image
 
 from sd2eval.config import ExtractorConfig, from_overrides
 from sd2eval.errors import InputError
-from sd2eval.features import load_extractor, state_digest
+from sd2eval.extractors import load_extractor
+from sd2eval.extractors.base import state_digest
 
 CPU = torch.device("cpu")
 
@@ -23,7 +24,14 @@ def images(n: int, size: int = 64) -> np.ndarray:
 def config(kind: str, source: Path | None, model: str | None = None, batch_size: int = 4) -> ExtractorConfig:
     where = None if source is None else str(source)
     return ExtractorConfig(
-        name="mine", kind=kind, model=model, pretrained=None, source=where, batch_size=batch_size
+        name="mine",
+        kind=kind,
+        model=model,
+        pretrained=None,
+        source=where,
+        preprocess=None,
+        dtype="float32",
+        batch_size=batch_size,
     )
 
 

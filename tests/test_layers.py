@@ -19,17 +19,23 @@ runners
 price_table
 price selfcheck comparison reproduction
 sweep
-report weights.models weights.table
-paired weights.inventory front
-evaluate tentative plots tables shard reference extractors mini coco
-perceptual
-sampler fixture features dataset pareto plot_labels coco_check
-checkpoints metrics energy progress prompts images store devices plot_curves mini.classifier
+report weights.table
+paired front
+identity evaluate tentative plots tables shard mini coco
+reference networks
+extractors
+weights.models
+weights.inventory
+sampler fixture dataset pareto plot_labels coco_check
+checkpoints energy progress prompts images store devices plot_curves mini.classifier
 weights.hub
 weights.hub_errors
-plan provenance interrupt masks noise sheet statistics weights.published reproduction.card
+plan provenance interrupt masks noise sheet weights.published reproduction.card
 transfer
-config records weights.first_use words
+config
+metrics
+statistics weights.first_use words plugins
+records
 errors cache streams terminal weights
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}

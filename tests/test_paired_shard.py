@@ -13,8 +13,8 @@ from sd2eval import masks, paired, shard
 from sd2eval.checkpoints import Checkpoint, load
 from sd2eval.config import ProtocolConfig, from_overrides
 from sd2eval.dataset import load_dataset
-from sd2eval.extractors import paired_metrics
-from sd2eval.perceptual import load_perceptual
+from sd2eval.extractors import load_extractor
+from sd2eval.networks import paired_metrics
 from sd2eval.shard import Given, Pixels
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def measured(name: str, pixels: Pixels) -> dict[str, NDArray[np.float32]]:
     checkpoint, given, captions, protocol = setting(name)
     shown = paired.shown(checkpoint, given, captions, SEED, protocol)
     metrics = paired_metrics(protocol, checkpoint.definition)
-    return paired.measure(checkpoint, shown, pixels, metrics, load_perceptual(protocol.perceptual, CPU))
+    return paired.measure(checkpoint, shown, pixels, metrics, load_extractor(protocol.perceptual, CPU))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_mask_of_everything_gives_the_unmasked_values(pixels: Pixels) -> None:
     assert drawn.masks is not None
     whole = paired.Shown(drawn.originals, np.ones_like(drawn.masks), None)
     metrics = paired_metrics(protocol, checkpoint.definition)
-    found = paired.measure(checkpoint, whole, pixels, metrics, load_perceptual(protocol.perceptual, CPU))
+    found = paired.measure(checkpoint, whole, pixels, metrics, load_extractor(protocol.perceptual, CPU))
     for name in ("psnr", "ssim", "lpips_mini"):
         np.testing.assert_allclose(found[f"{name}_mask"], found[name], rtol=1e-5)
 

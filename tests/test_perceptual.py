@@ -14,8 +14,8 @@ from torchmetrics.functional.image.lpips import _LPIPS
 
 from sd2eval.config import ExtractorConfig, from_overrides
 from sd2eval.errors import InputError
-from sd2eval.features import load_extractor
-from sd2eval.perceptual import Perceptual, load_perceptual
+from sd2eval.extractors import load_extractor
+from sd2eval.extractors.base import Extractor
 from tests.loopback import serving
 
 CPU = torch.device("cpu")
@@ -45,17 +45,17 @@ def config(
 
 
 @pytest.fixture(scope="module")
-def alex(backbone: Path) -> Perceptual:
-    return load_perceptual(config(backbone), CPU)
+def alex(backbone: Path) -> Extractor:
+    return load_extractor(config(backbone), CPU)
 
 
 @pytest.fixture(scope="module")
-def mini() -> Perceptual:
-    return load_perceptual(from_overrides()[0].protocol.perceptual, CPU)
+def mini() -> Extractor:
+    return load_extractor(from_overrides()[0].protocol.perceptual, CPU)
 
 
 @pytest.fixture(params=["alex", "mini"])
-def network(request: pytest.FixtureRequest) -> Perceptual:
+def network(request: pytest.FixtureRequest) -> Extractor:
     return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
@@ -79,7 +79,7 @@ def signed(images: Images) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def test_lpips_is_that_of_torchmetrics(alex: Perceptual, backbone: Path, pair: tuple[Images, Images]) -> None:
+def test_lpips_is_that_of_torchmetrics(alex: Extractor, backbone: Path, pair: tuple[Images, Images]) -> None:
     with torch.inference_mode():
         want = reference(backbone)(*map(signed, pair)).flatten().numpy()
     found = alex.distances(*pair)
@@ -87,20 +87,20 @@ def test_lpips_is_that_of_torchmetrics(alex: Perceptual, backbone: Path, pair: t
     assert found.dtype == np.float32
 
 
-def test_an_image_is_at_no_distance_from_itself(network: Perceptual, pair: tuple[Images, Images]) -> None:
+def test_an_image_is_at_no_distance_from_itself(network: Extractor, pair: tuple[Images, Images]) -> None:
     assert network.distances(pair[0], pair[0]).tolist() == [0, 0, 0]
     assert (network.distances(*pair) > 0).all()
     np.testing.assert_allclose(network.distances(*pair), network.distances(*pair[::-1]), rtol=1e-5)
 
 
 def test_a_mask_of_everything_gives_the_unmasked_distance(
-    network: Perceptual, pair: tuple[Images, Images]
+    network: Extractor, pair: tuple[Images, Images]
 ) -> None:
     everything = np.ones((3, 64, 64), dtype=np.bool_)
     np.testing.assert_allclose(network.distances(*pair, everything), network.distances(*pair), rtol=1e-5)
 
 
-def test_a_mask_weighs_the_layers_at_its_place(network: Perceptual, pair: tuple[Images, Images]) -> None:
+def test_a_mask_weighs_the_layers_at_its_place(network: Extractor, pair: tuple[Images, Images]) -> None:
     """What differs at the left is seen by a mask there, and hardly by one at the right."""
     images, originals = pair
     half = originals.copy()
@@ -113,13 +113,13 @@ def test_a_mask_weighs_the_layers_at_its_place(network: Perceptual, pair: tuple[
     assert (network.distances(half, originals, right) < whole).all()
 
 
-def test_images_do_not_meet_in_a_batch(network: Perceptual, pair: tuple[Images, Images]) -> None:
+def test_images_do_not_meet_in_a_batch(network: Extractor, pair: tuple[Images, Images]) -> None:
     alone = [network.distances(a[None], b[None])[0] for a, b in zip(*pair, strict=True)]
     np.testing.assert_allclose(network.distances(*pair), alone, rtol=1e-5)
 
 
 def test_the_mini_network_is_the_formula_on_the_classifiers_stages(
-    mini: Perceptual, pair: tuple[Images, Images]
+    mini: Extractor, pair: tuple[Images, Images]
 ) -> None:
     from sd2eval.mini.classifier import load_classifier
 
@@ -139,31 +139,31 @@ def test_the_mini_network_is_the_formula_on_the_classifiers_stages(
 
 
 def test_the_digest_names_the_weights(
-    alex: Perceptual, mini: Perceptual, backbone: Path, tmp_path: Path
+    alex: Extractor, mini: Extractor, backbone: Path, tmp_path: Path
 ) -> None:
-    assert load_perceptual(config(backbone), CPU).digest == alex.digest != mini.digest
+    assert load_extractor(config(backbone), CPU).digest == alex.digest != mini.digest
     state = torch.load(backbone, weights_only=True)
     state["features.10.bias"][0] += 1e-6
     torch.save(state, tmp_path / "other.pth")
-    assert load_perceptual(config(tmp_path / "other.pth"), CPU).digest != alex.digest
+    assert load_extractor(config(tmp_path / "other.pth"), CPU).digest != alex.digest
 
 
 def test_weights_are_fetched_under_their_name_and_checked(
-    alex: Perceptual, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alex: Extractor, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "*")
     content = backbone.read_bytes()
     name, other = f"alexnet-owt-{hashlib.sha256(content).hexdigest()[:8]}", "alexnet-owt-00000000"
     with serving() as server:
-        monkeypatch.setattr("sd2eval.perceptual.ADDRESS", server.url("{name}.pth"))
+        monkeypatch.setattr("sd2eval.extractors.lpips_alex.ADDRESS", server.url("{name}.pth"))
         for served in (name, other):
             server.add(f"{served}.pth", content)
-        assert load_perceptual(config(None, pretrained=name), CPU).digest == alex.digest
+        assert load_extractor(config(None, pretrained=name), CPU).digest == alex.digest
         with pytest.raises(InputError, match=r"not the file wanted.*protocol.perceptual.source=FILE"):
-            load_perceptual(config(None, pretrained=other), CPU)
+            load_extractor(config(None, pretrained=other), CPU)
     assert [file.name for file in tmp_path.rglob("*.pth")] == [f"{name}.pth"]
-    assert load_perceptual(config(None, pretrained=name), CPU).digest == alex.digest  # no server any more
+    assert load_extractor(config(None, pretrained=name), CPU).digest == alex.digest  # no server any more
 
 
 @pytest.mark.parametrize(
@@ -176,19 +176,19 @@ def test_weights_are_fetched_under_their_name_and_checked(
 )
 def test_what_cannot_be_loaded_is_one_clear_line(settings: dict[str, str], line: str) -> None:
     with pytest.raises(InputError, match=line) as caught:
-        load_perceptual(config(settings.pop("source", None), **settings), CPU)
+        load_extractor(config(settings.pop("source", None), **settings), CPU)
     assert "\n" not in str(caught.value)
 
 
 def test_another_file_than_the_published_is_refused(backbone: Path) -> None:
     with pytest.raises(InputError, match=r"is not alexnet-owt-7be5be79 \(has sha256"):
-        load_perceptual(config(backbone, pretrained="alexnet-owt-7be5be79"), CPU)
+        load_extractor(config(backbone, pretrained="alexnet-owt-7be5be79"), CPU)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "vgg.pth")
     with pytest.raises(InputError, match="cannot load its weights") as caught:
-        load_perceptual(config(tmp_path / "vgg.pth"), CPU)
+        load_extractor(config(tmp_path / "vgg.pth"), CPU)
     assert "\n" not in str(caught.value)
 
 
@@ -205,7 +205,7 @@ class _Canary:
 def test_weights_with_code_in_them_are_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"features.0.weight": _Canary(tmp_path / "ran")}, tmp_path / "evil.pth")
     with pytest.raises(InputError, match="cannot load its weights"):
-        load_perceptual(config(tmp_path / "evil.pth"), CPU)
+        load_extractor(config(tmp_path / "evil.pth"), CPU)
     assert not (tmp_path / "ran").exists()
 
 
@@ -217,6 +217,6 @@ def test_the_published_network_is_the_protocols() -> None:
     )
 
 
-def test_the_mini_networks_weights_are_the_distance_extractors(mini: Perceptual) -> None:
+def test_the_mini_networks_weights_are_the_distance_extractors(mini: Extractor) -> None:
     distance = load_extractor(from_overrides()[0].protocol.distance, CPU)
     assert mini.digest == distance.digest

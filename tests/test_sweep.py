@@ -18,7 +18,7 @@ from PIL import Image
 import sd2eval
 from sd2eval.config import from_overrides
 from sd2eval.errors import EXIT_RESUMABLE, InputError, Stopped
-from sd2eval.features import load_extractor
+from sd2eval.extractors import load_extractor
 from sd2eval.records import Score
 from sd2eval.report import Run
 from sd2eval.store import RunFolder

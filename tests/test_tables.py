@@ -9,9 +9,9 @@ from sd2eval.metrics import METRICS
 from sd2eval.records import Score
 from sd2eval.tables import (
     format_value,
+    further_markdown_tables,
+    further_terminal_tables,
     markdown_table,
-    paired_markdown_tables,
-    paired_terminal_tables,
     results_frame,
     terminal_table,
 )
@@ -165,7 +165,7 @@ def paired() -> pd.DataFrame:
 
 def test_paired_metrics_have_tables_of_their_own_below(paired):
     assert "PSNR" not in printed(terminal_table(paired), 120)
-    texts = [printed(table, 80) for table in paired_terminal_tables(paired)]
+    texts = [printed(table, 80) for table in further_terminal_tables(paired)]
     titles = [text.splitlines()[0] for text in texts]
     assert titles == [
         "Each image against the caption's own",
@@ -185,41 +185,41 @@ def test_paired_metrics_have_tables_of_their_own_below(paired):
 
 
 def test_the_best_paired_values_are_those_of_each_checkpoint(paired):
-    text = printed(paired_terminal_tables(paired)[0], 80)
+    text = printed(further_terminal_tables(paired)[0], 80)
     rows = [line for line in text.splitlines() if "-ema" in line]
     assert "*18.500" in rows[0]
     assert "*28.500" in rows[2]
     assert "*0.25000" in rows[0]  # LPIPS: lower is better
     assert "*" not in rows[1] + rows[3]
-    depth = printed(paired_terminal_tables(paired)[2], 80).splitlines()
+    depth = printed(further_terminal_tables(paired)[2], 80).splitlines()
     assert ["*" in line for line in depth if "-ema" in line] == [False, True]
 
 
 def test_scales_of_a_paired_table_ascend_and_belong_to_their_values():
     scores = [score("x", scale, "psnr", 10 + scale, 0.1) for scale in (8.0, 1.5, 3.0)]
-    text = printed(paired_terminal_tables(results_frame(scores))[0], 80)
+    text = printed(further_terminal_tables(results_frame(scores))[0], 80)
     rows = [line.split()[1:3] for line in text.splitlines() if line.startswith("x ")]
     assert rows == [["1.5", "11.50"], ["3.0", "13.00"], ["8.0", "*18.00"]]
 
 
 def test_n_of_a_paired_table_gets_a_column_when_it_differs():
     scores = [score("x", scale, "psnr", 10.0, 0.1, n) for scale, n in ((1.0, 64), (2.0, 63))]
-    text = printed(paired_terminal_tables(results_frame(scores))[0], 80)
+    text = printed(further_terminal_tables(results_frame(scores))[0], 80)
     assert "n = " not in text
     assert [line.split()[-1] for line in text.splitlines() if line.startswith("x ")] == ["64", "63"]
 
 
 def test_paired_markdown_has_a_table_under_each_title(paired):
-    text = paired_markdown_tables(paired)
+    text = further_markdown_tables(paired)
     assert text.count("**bold** best of its checkpoint") == 3
     assert "Each image against the caption's own:\n\n| checkpoint | scale | PSNR ↑ |" in text
     assert "| **18.500 ± 0.012** |" in text
-    assert paired_markdown_tables(paired[paired["metric"] == "fid"]) == ""
+    assert further_markdown_tables(paired[paired["metric"] == "fid"]) == ""
 
 
 def test_results_without_paired_metrics_have_no_paired_table(results):
-    assert paired_terminal_tables(results) == []
-    assert paired_terminal_tables(results_frame([])) == []
+    assert further_terminal_tables(results) == []
+    assert further_terminal_tables(results_frame([])) == []
 
 
 def test_the_probability_of_the_front_is_a_column_that_still_fits(results):

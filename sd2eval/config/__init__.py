@@ -7,17 +7,18 @@ Only this package and `runners/` know Hydra; everything else receives the datacl
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sd2eval.config.mistakes import check_words, explain, one_line, readable, refuse_added
 from sd2eval.config.quoting import as_typed
-from sd2eval.config.rules import CHOICES, METRIC_NEEDS, allowed, check, check_checkpoint
+from sd2eval.config.rules import CHOICES, allowed, check, check_checkpoint
 from sd2eval.config.schema import (
     CheckpointConfig,
     DataConfig,
@@ -32,11 +33,11 @@ from sd2eval.config.schema import (
     leaves,
 )
 from sd2eval.errors import InputError
+from sd2eval.metrics import METRICS, ROLES
 
 __all__ = [
     "CHOICES",
     "CONFIG_MODULE",
-    "METRIC_NEEDS",
     "CheckpointConfig",
     "DataConfig",
     "EnergyConfig",
@@ -71,6 +72,18 @@ def register() -> None:
     # For the help text in conf/: ${options:checkpoint} and ${allowed:dtype}.
     OmegaConf.register_new_resolver("options", lambda group: ", ".join(_options(group)), replace=True)
     OmegaConf.register_new_resolver("allowed", allowed, replace=True)
+    OmegaConf.register_new_resolver("lines", _in_lines, replace=True)
+
+
+def _in_lines(which: str) -> str:
+    """Return the `mini` or the `published` metrics, or a group's options, in lines of the help text."""
+    metrics = [name for name, metric in METRICS.items() if metric.mini == (which == "mini")]
+    names = ", ".join(metrics if which in ("mini", "published") else _options(which))
+    return textwrap.fill(names, HELP_WIDTH, break_on_hyphens=False).replace("\n", f"\n{HELP_INDENT}")
+
+
+HELP_WIDTH = 75
+HELP_INDENT = 27 * " "
 
 
 def _options(group: str) -> list[str]:
@@ -87,6 +100,7 @@ def typed(config: DictConfig) -> SweepConfig:
     """
     refuse_added(config)
     try:
+        _fill_extractors(config)
         result = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise InputError(one_line(error)) from error
@@ -96,6 +110,30 @@ def typed(config: DictConfig) -> SweepConfig:
             raise InputError(f"{key}: a value is needed")
     check(result)
     return result
+
+
+def _fill_extractors(config: DictConfig) -> None:
+    """Add the extractors that metrics ask for by name; what the command line says of one stays.
+
+    Raises:
+        InputError: a metric's extractor has no YAML.
+    """
+    metrics = [METRICS[name] for name in config.protocol.metrics if name in METRICS]
+    given = config.protocol.extractors
+    for metric in metrics:
+        slot = metric.extractor
+        if slot is None or slot in ROLES:
+            continue
+        if slot not in _options("extractor"):
+            raise InputError(
+                f"protocol.metrics={metric.name}: it needs extractor/{slot}.yaml, and there is none"
+            )
+        with open_dict(given):
+            given[slot] = OmegaConf.merge(_loaded("extractor", slot), given.get(slot) or {})
+    used = {metric.extractor for metric in metrics}
+    for slot in given:
+        if slot not in used:
+            raise InputError(f"protocol.extractors.{slot}: no metric in protocol.metrics uses it")
 
 
 def from_overrides(*overrides: str, config_name: str = "sweep") -> tuple[SweepConfig, list[CheckpointConfig]]:
@@ -166,11 +204,17 @@ def _as_drawn(definition: CheckpointConfig, protocol: ProtocolConfig) -> Checkpo
 def _checkpoint_definition(name: str) -> CheckpointConfig:
     if name not in _options("checkpoint"):
         raise InputError(f"checkpoints: '{name}' is unknown; allowed: {', '.join(_options('checkpoint'))}")
+    result = OmegaConf.to_object(_loaded("checkpoint", name))
+    assert isinstance(result, CheckpointConfig)
+    return result
+
+
+def _loaded(group: str, name: str) -> DictConfig:
+    """Return a file of a group as it composes by itself."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     loaded = hydra.config_loader.load_configuration(
-        f"checkpoint/{name}", overrides=[], run_mode=RunMode.RUN, validate_sweep_overrides=False
+        f"{group}/{name}", overrides=[], run_mode=RunMode.RUN, validate_sweep_overrides=False
     )
-    result = OmegaConf.to_object(loaded.checkpoint)
-    assert isinstance(result, CheckpointConfig)
-    return result
+    node: DictConfig = loaded[group]
+    return node

@@ -10,46 +10,25 @@ from typing import Any
 
 from sd2eval.config.schema import CheckpointConfig, ProtocolConfig, SweepConfig
 from sd2eval.errors import InputError
+from sd2eval.metrics import METRICS, ROLES
+from sd2eval.plugins import extractor_kinds
 
 # The values a string key may take; the error message prints them.
 CHOICES = {
     "device": "auto, cpu, cuda, cuda:N or mps",
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "images": ("all", "grid", "none"),
-    "protocol.resize": ("bicubic", "lanczos"),
+    "protocol.resize": ("bicubic", "lanczos", "bilinear", "bicubic_aliased", "bilinear_aliased"),
     "protocol.fit": ("crop", "squash"),
     "protocol.quantize": ("round", "truncate"),
     "protocol.sample_at": ("checkpoint", "protocol"),
-    "protocol.distance.kind": ("inception", "mini_classifier"),
-    "protocol.score.kind": ("open_clip", "mini_clip"),
-    "protocol.perceptual.kind": ("lpips_alex", "mini_lpips"),
     "checkpoint.conditioning": ("text", "depth", "inpainting", "upscaling"),
     "checkpoint.prediction_type": ("epsilon", "v_prediction"),
     "checkpoint.text": ("open_clip", "clip"),
     "checkpoint.components": ("unet", "vae", "text_encoder", "tokenizer", "depth_estimator"),
 }
 
-# The extractor that a metric's name stands for: a published name is never put on a mini network's numbers.
-# None: it needs none of the protocol's (a depth checkpoint brings its own).
-METRIC_NEEDS: dict[str, tuple[str, str] | None] = {
-    "fid": ("protocol.distance.kind", "inception"),
-    "kid": ("protocol.distance.kind", "inception"),
-    "clip_score": ("protocol.score.kind", "open_clip"),
-    "fd_mini": ("protocol.distance.kind", "mini_classifier"),
-    "kid_mini": ("protocol.distance.kind", "mini_classifier"),
-    "clip_mini": ("protocol.score.kind", "mini_clip"),
-    "psnr": None,
-    "ssim": None,
-    "lpips": ("protocol.perceptual.kind", "lpips_alex"),
-    "lpips_mini": ("protocol.perceptual.kind", "mini_lpips"),
-    "psnr_mask": None,
-    "ssim_mask": None,
-    "lpips_mask": ("protocol.perceptual.kind", "lpips_alex"),
-    "lpips_mini_mask": ("protocol.perceptual.kind", "mini_lpips"),
-    "depth_agreement": None,
-    "depth_agreement_mini": None,
-}
-
+EXTRACTOR_DTYPES = ("float32", "bfloat16", "float16")
 WINDOWED = ("ssim", "lpips")
 """Beginnings of the names of metrics that look at windows of pixels, and so need some."""
 WINDOWED_PIXELS = 32
@@ -61,7 +40,7 @@ LARGEST = 4096
 
 def allowed(key: str) -> str:
     """Return the values of a key in `CHOICES`, as a message prints them."""
-    choices = tuple(METRIC_NEEDS) if key == "protocol.metrics" else CHOICES[key]
+    choices = tuple(METRICS) if key == "protocol.metrics" else CHOICES[key]
     return choices if isinstance(choices, str) else ", ".join(choices)
 
 
@@ -93,6 +72,7 @@ def _faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     yield from _number_faults(config)
     yield from _choice_faults(config)
     yield from _metric_faults(config)
+    yield from _protocol_faults(config.protocol)
     if not re.fullmatch(r"[A-Za-z]{3}", config.energy.country):
         yield "energy.country", config.energy.country, "allowed: a three-letter ISO code, such as USA or FRA"
     if config.out is not None and (not config.out.strip() or Path(config.out).is_file()):
@@ -109,15 +89,12 @@ def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     for key in ("seed", "prompts.seed"):
         if not 0 <= _get(config, key) < 2**63:
             yield key, _get(config, key), "allowed: 0 to 2**63 - 1"
-    extractors = [f"protocol.{role}.batch_size" for role in ("distance", "score", "perceptual")]
-    for key in ("batch_size", "shard_size", "protocol.resolution", *extractors):
+    for key in ("batch_size", "shard_size", "protocol.resolution"):
         value = _get(config, key)
         if value is not None and value < 1:
             yield key, value, "at least 1"
     if not all(0 <= level < 1000 for level in config.noise_levels):
         yield "noise_levels", _list(config.noise_levels), "allowed: 0 to 999"
-    if config.protocol.sample_at == "protocol" and config.protocol.resolution % 8:
-        yield "protocol.resolution", config.protocol.resolution, "drawn at, it must be a multiple of 8"
 
 
 def _choice_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
@@ -134,16 +111,46 @@ def _metric_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     metrics = config.protocol.metrics
     if not metrics or len(set(metrics)) < len(metrics):
         yield "protocol.metrics", _list(metrics), "name at least one metric, and each once"
-    for metric in metrics:
-        if metric not in METRIC_NEEDS:
-            yield "protocol.metrics", metric, f"allowed: {', '.join(METRIC_NEEDS)}"
+    for name in metrics:
+        if name not in METRICS:
+            yield "protocol.metrics", name, f"allowed: {', '.join(METRICS)}"
             continue
-        if config.protocol.resolution < WINDOWED_PIXELS and metric.startswith(WINDOWED):
-            yield "protocol.metrics", metric, f"protocol.resolution must be at least {WINDOWED_PIXELS} for it"
-        key, kind = METRIC_NEEDS[metric] or ("", "")
-        if key and _get(config, key) != kind:
-            problem = f"this name stands for {key}={kind}, here it is {_get(config, key)}"
-            yield "protocol.metrics", metric, problem
+        if config.protocol.resolution < WINDOWED_PIXELS and name.startswith(WINDOWED):
+            yield "protocol.metrics", name, f"protocol.resolution must be at least {WINDOWED_PIXELS} for it"
+        if config.prompts.n < METRICS[name].smallest:
+            problem = (
+                f"{name} needs at least {METRICS[name].smallest} images, prompts.n is {config.prompts.n}"
+            )
+            yield "protocol.metrics", _list(metrics), problem
+        slot, kinds = METRICS[name].extractor, METRICS[name].needs
+        if slot and kinds and config.protocol.extractor(slot).kind not in kinds:
+            # A published name is never put on another network's numbers.
+            kind = config.protocol.extractor(slot).kind
+            meant = f"{extractor_key(slot)}.kind={' or '.join(kinds)}"
+            problem = f"this name stands for {meant}, here it is {kind}"
+            yield "protocol.metrics", name, problem
+
+
+def extractor_key(slot: str) -> str:
+    """Return the dotted key of an extractor's settings."""
+    return f"protocol.{slot}" if slot in ROLES else f"protocol.extractors.{slot}"
+
+
+def _protocol_faults(protocol: ProtocolConfig) -> Iterator[tuple[str, Any, str]]:
+    if protocol.sample_at == "protocol" and protocol.resolution % 8:
+        yield "protocol.resolution", protocol.resolution, "drawn at, it must be a multiple of 8"
+    quality = protocol.reference_jpeg
+    if quality is not None and not 1 <= quality <= 100:
+        yield "protocol.reference_jpeg", quality, "allowed: 1 to 100, or null"
+    kinds = extractor_kinds()
+    for slot in (*ROLES, *protocol.extractors):
+        extractor, key = protocol.extractor(slot), extractor_key(slot)
+        if extractor.kind not in kinds:
+            yield f"{key}.kind", extractor.kind, f"allowed: {', '.join(kinds)}"
+        if extractor.dtype not in EXTRACTOR_DTYPES:
+            yield f"{key}.dtype", extractor.dtype, f"allowed: {', '.join(EXTRACTOR_DTYPES)}"
+        if extractor.batch_size < 1:
+            yield f"{key}.batch_size", extractor.batch_size, "at least 1"
 
 
 def check_checkpoint(definition: CheckpointConfig, protocol: ProtocolConfig) -> None:

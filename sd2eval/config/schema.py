@@ -15,6 +15,8 @@ from typing import Any, get_args, get_type_hints
 
 from omegaconf import MISSING
 
+from sd2eval.metrics.metric import ROLES
+
 
 def _identity() -> Any:
     """Declare a field that changes pixels or scores."""
@@ -76,11 +78,19 @@ class ProtocolConfig:
     resize: str = _identity()
     fit: str = _identity()
     quantize: str = _identity()
+    reference_jpeg: int | None = _identity()  # quality the real images pass through; null: they do not
     sample_at: str = _identity()  # whose resolution is drawn at
     distance: ExtractorConfig = _identity()
     score: ExtractorConfig = _identity()
     perceptual: ExtractorConfig = _identity()
+    # Further ones, each an ExtractorConfig, by the names that metrics use; `config.typed` fills them in.
+    extractors: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"identity": True})
     metrics: list[str] = _identity()
+
+    def extractor(self, slot: str) -> ExtractorConfig:
+        """Return the network in a role (`distance`, `score`, `perceptual`), or a further one by its name."""
+        found: ExtractorConfig = getattr(self, slot) if slot in ROLES else self.extractors[slot]
+        return found
 
 
 @dataclass(kw_only=True)
@@ -147,6 +157,9 @@ def leaves(config: Any, prefix: str = "", *, identity: bool | None = None) -> It
         key = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{key}.", identity=declared)
+        elif field.name == "extractors":
+            for name, extractor in sorted(value.items()):
+                yield from leaves(extractor, f"{key}.{name}.", identity=declared)
         else:
             yield key, value, declared
 

@@ -1,4 +1,4 @@
-"""Extractors by kind: one module each, `load(config, device) -> Extractor`, found by its name (`sd2eval.plugins`)."""
+"""Extractors by kind: one module each with `load(config, device)`, found by its name (`sd2eval.plugins`)."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Extractor:
     digest: str
     """SHA-256 over its weights."""
     images: Callable[[Images], Mapping[str, Features]] | None = None
-    """uint8 [N, H, W, 3] to float32 arrays by output: `features` [N, d]; others such as `logits` [N, classes];
+    """uint8 [N, H, W, 3] to float32 arrays by output: `features` [N, d]; also `logits` [N, classes], or
     `value` [N] of a head that gives one number per image."""
     texts: Callable[[Sequence[str]], Features] | None = None
     """Texts to float32 [N, d], to be compared with `features`."""
@@ -104,7 +104,9 @@ def in_batches(encode: Callable[..., torch.Tensor], size: int) -> Callable[..., 
     def run(*items: Any) -> Features:
         with exact_float32():
             starts = range(0, len(items[0]), size)
-            chunks = [encode(*(item[start : start + size] for item in items)).float().cpu() for start in starts]
+            chunks = [
+                encode(*(item[start : start + size] for item in items)).float().cpu() for start in starts
+            ]
             return torch.cat(chunks).numpy()
 
     return run

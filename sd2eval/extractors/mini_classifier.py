@@ -6,7 +6,7 @@ import torch
 
 from sd2eval.checkpoints.conditioning import to_signed
 from sd2eval.config import ExtractorConfig
-from sd2eval.extractors.base import Extractor, features, local_source, ready, state_digest
+from sd2eval.extractors.base import Extractor, Images, features, local_source, ready, state_digest
 
 
 def load(config: ExtractorConfig, device: torch.device) -> Extractor:
@@ -17,7 +17,7 @@ def load(config: ExtractorConfig, device: torch.device) -> Extractor:
     digest = state_digest(model)
     model, dtype = ready(model, config, device), getattr(torch, config.dtype)
 
-    def encode(batch: object) -> torch.Tensor:
+    def encode(batch: Images) -> torch.Tensor:
         return model.features(to_signed(batch).to(device, dtype))  # type: ignore[no-any-return]
 
     return Extractor(name=config.name, digest=digest, images=features(encode, config.batch_size))

@@ -1,4 +1,4 @@
-"""The metrics by name, and how one is evaluated; `metric.Metric` says what each is called and how to read it."""
+"""The metrics by name, and how one is evaluated; `metric.Metric` says what describes one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from sd2eval import plugins
 from sd2eval.errors import InputError
-from sd2eval.metrics.metric import Kind, Metric, Part, array_name
+from sd2eval.metrics.metric import ROLES, Kind, Metric, Part, array_name
 from sd2eval.metrics.reference import Reference
 from sd2eval.statistics import standard_error
 
 __all__ = [
     "METRICS",
+    "ROLES",
     "Kind",
     "Measurement",
     "Metric",
@@ -53,10 +54,6 @@ def _declared() -> dict[str, Metric]:
 def _place(metric: Metric) -> tuple[int, bool]:
     """Return where a metric stands in tables: by kind, those of the protocol's own networks first."""
     return ORDER.index(metric.kind), metric.extractor not in (*ROLES, None)
-
-
-ROLES = ("distance", "score", "perceptual")
-"""Networks that a protocol fills in; any other extractor that a metric names is a YAML in `conf/extractor/`."""
 
 
 ORDER: tuple[Kind, ...] = ("distance", "kernel", "score", "other", "paired")

@@ -14,12 +14,14 @@ Kind = Literal["distance", "kernel", "score", "paired", "other"]
 Part = Literal["image", "mask", "depth"]
 Against = Literal["reference", "texts"]
 
+ROLES = ("distance", "score", "perceptual")
+"""Networks that every protocol fills in; any other that a metric names is a YAML in `conf/extractor/`."""
 UNMEASURED = Claim("expected value at this n", "its coverage was not measured")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What a metric is called, how to read it, and how to compute it: declared once, in `METRICS` of its module."""
+    """What a metric is called, how to read it, and how to compute it; declared once."""
 
     name: str
     """Key in results; `fid`, `kid`, `clip_score` always mean the real extractors."""
@@ -40,7 +42,7 @@ class Metric:
     needs: tuple[str, ...] = ()
     """Kinds of extractor that its name stands for; another one there is refused. Empty: any."""
     against: Against | None = None
-    """What `estimate` compares with: features of the reference images, the captions' embeddings, or nothing."""
+    """What `estimate` compares with: the reference images' features, the captions' embeddings, or nothing."""
     applies_to: tuple[str, ...] = ("text", "depth", "inpainting", "upscaling")
     """The kinds of conditioning for which it says something; elsewhere it has no row."""
     part: Part = "image"
@@ -49,6 +51,8 @@ class Metric:
     """Computed with the extractors of the embedded mini world; not comparable with any published number."""
     factor: float = 1.0
     """Tables show value x factor, and say so; results always hold the plain value."""
+    smallest: int = 2
+    """Images that it needs at least, generated and, if it compares with them, real."""
     claim: Claim = UNMEASURED
     """What its interval is about, and where it is approximate."""
     estimate: Callable[[Any, Any], Estimate]

@@ -1,5 +1,4 @@
-"""FD-DINOv2: the Frechet distance of features that people's judgement follows better than Inception's
-(Stein et al. 2023)."""
+"""FD-DINOv2: a Frechet distance closer to people's judgement than Inception's (Stein et al. 2023)."""
 
 from __future__ import annotations
 

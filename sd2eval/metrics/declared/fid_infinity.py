@@ -27,6 +27,7 @@ _REAL = Metric(
     extractor="distance",
     needs=("inception",),
     against="reference",
+    smallest=9,
     claim=claim("frechet_infinity"),
     estimate=_infinity,
 )

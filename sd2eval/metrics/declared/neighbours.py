@@ -10,12 +10,15 @@ from numpy.typing import ArrayLike
 from sd2eval.metrics import neighbours
 from sd2eval.metrics.claims import claim
 from sd2eval.metrics.metric import Metric
+from sd2eval.metrics.neighbours import DENSITY_K, PRECISION_K
 from sd2eval.metrics.reference import Reference
 from sd2eval.statistics import Estimate
 
+K = {"precision": PRECISION_K, "recall": PRECISION_K, "density": DENSITY_K, "coverage": DENSITY_K}
+"""Nearest neighbours."""
 _DESCRIBES = {
-    "precision": "Share of generated images among the nearest neighbours (3) of real ones: are they realistic?",
-    "recall": "Share of real images among the nearest neighbours (3) of generated ones: is there variety?",
+    "precision": "Share of generated images among the nearest neighbours (3) of real ones: realism.",
+    "recall": "Share of real images among the nearest neighbours (3) of generated ones: variety.",
     "density": "How many neighbourhoods (5) of real images a generated one lies in, divided by 5.",
     "coverage": "Share of real images with a generated one among their nearest neighbours (5).",
 }
@@ -23,7 +26,7 @@ _DESCRIBES = {
 
 def _metric(name: str, describes: str) -> Metric:
     function = getattr(neighbours, name)
-    of = attrgetter("precision" if name in ("precision", "recall") else "density")
+    of = attrgetter("precision" if K[name] == PRECISION_K else "density")
 
     def estimate(features: ArrayLike, reference: Reference) -> Estimate:
         found: Estimate = function(features, of(reference))
@@ -39,6 +42,7 @@ def _metric(name: str, describes: str) -> Metric:
         extractor="distance",
         needs=("inception",),
         against="reference",
+        smallest=K[name] + 2,  # recall leaves one out
         claim=claim(name),
         estimate=estimate,
     )
