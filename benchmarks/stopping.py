@@ -11,18 +11,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from intervals import Draw, covered, monte_carlo_error, percent
+from intervals import covered, monte_carlo_error, percent
 from numpy.typing import NDArray
-from populations import Normal, normals, population_reference
+from populations import Normal
+from stopping_cases import Case, clustered_means, distances, independent_means, rare_means, spectra
 
 from sd2eval.metrics.frechet import FrechetReference, Gaussian, frechet_distance, frechet_reference
-from sd2eval.metrics.kernel import kernel_distance, kernel_reference
-from sd2eval.metrics.paired import mean_of_images
-from sd2eval.statistics import Estimate, interval, standard_error
+from sd2eval.statistics import interval, standard_error
 from sd2eval.stopping import FIRST_LOOK, enough, looks, stopping_n
 
 Array = NDArray[np.float64]
@@ -57,25 +55,6 @@ RULES = (
     Rule("first look at 200, error (1 + 2 / √n)", 200, inflation=2.0),
     CHOSEN,
 )
-
-
-class Case(NamedTuple):
-    """One metric on one population, in one order of captions."""
-
-    name: str
-    d: int
-    draw: Draw
-    metric: Callable[[Array], Estimate]
-    truth: float | None
-    """The population's value; None where the interval is about the expected value at the n reached."""
-    needed: tuple[int, ...]
-    """Captions at which the true standard error meets the target: the target is set by them."""
-    most: int
-    runs: int
-    images: NDArray[np.int_] | None = None
-    """Image of each caption, shape [most]; None: captions of different images."""
-    judged: bool = True
-    """False where sd2eval.metrics.claims says that intervals do not hold at any fixed n of this size."""
 
 
 class Paths(NamedTuple):
@@ -138,79 +117,6 @@ def fixed(seen: Paths, most: int, needed: int) -> float:
     """Return the coverage without stopping, at the first of the package's looks that has the needed n."""
     column = seen.sizes.index(next((n for n in looks(FIRST_LOOK, most) if n >= needed), most))
     return covered(seen.values[:, column], seen.errors[:, column], float(seen.truths[column]))
-
-
-def one(draw: Draw) -> Draw:
-    return lambda rng, n: draw(rng, n)[:, None]
-
-
-def mean(x: Array) -> Estimate:
-    return mean_of_images(x[:, 0])
-
-
-def lognormal(rng: np.random.Generator, n: int) -> Array:
-    return np.exp(rng.normal(size=n))
-
-
-def independent_means() -> Iterator[Case]:
-    needed = (250, 400, 600, 1000, 2000)
-    values: tuple[tuple[str, Draw, float], ...] = (
-        ("mean, normal", lambda rng, n: rng.normal(size=n), 0.0),
-        ("mean, log-normal", lognormal, float(np.exp(0.5))),
-        ("mean, 10% yes", lambda rng, n: (rng.random(n) < 0.1).astype(float), 0.1),
-    )
-    for name, draw, truth in values:
-        yield Case(name, 1, one(draw), mean, truth, needed, 5000, 4000)
-
-
-def rare_means() -> Iterator[Case]:
-    """An event of 1%: an early stop has seen fewer than 20 of them, which is said to be too few."""
-
-    def draw(rng: np.random.Generator, n: int) -> Array:
-        return (rng.random(n) < 0.01).astype(float)
-
-    yield Case("mean, 1% yes", 1, one(draw), mean, 0.01, (1000, 2000), 5000, 4000, judged=False)
-
-
-def clustered_means() -> Iterator[Case]:
-    """Half of the variance is the image's: 4 captions side by side, or 5 of each image in random order."""
-    most = 5000
-    beside, mixed = np.arange(most) // 4, np.random.default_rng(5).permutation(np.arange(most) // 5)
-    for name, images in (
-        ("mean, 4 captions side by side", beside),
-        ("mean, 5 captions in random order", mixed),
-    ):
-
-        def draw(rng: np.random.Generator, n: int, labels: NDArray[np.int_] = images) -> Array:
-            return rng.normal(size=labels.max() + 1)[labels[:n]] + rng.normal(size=n)
-
-        yield Case(name, 1, one(draw), mean, 0.0, (400, 600, 1000, 2000), most, 2000, images)
-
-
-def distances() -> Iterator[Case]:
-    for d in (8, 64):
-        generated, real = normals(d)
-        moments, kernel = population_reference(real), kernel_reference(real(np.random.default_rng(1), 500))
-        yield Case(
-            "frechet_distance",
-            d,
-            generated,
-            lambda x, r=moments: frechet_distance(x, r),
-            None,
-            (400, 600, 1000, 2000),
-            4000,
-            2000,
-        )
-        yield Case(
-            "kernel_distance",
-            d,
-            generated,
-            lambda x, r=kernel: kernel_distance(x, r),
-            None,
-            (400, 600, 1000),
-            2000,
-            1000,
-        )
 
 
 def rules_table(scale: float) -> None:
@@ -290,7 +196,7 @@ def chosen_table(scale: float) -> list[str]:
     return missed
 
 
-def bias_table(dimensions: tuple[int, ...]) -> None:
+def bias_table(dimensions: tuple[int, ...], most_runs: int) -> None:
     """Print how far a Fréchet distance moves from one look to the next, against its error."""
     print("\n### Fréchet distances at neighbouring looks\n")
     print("| spectrum | d | n, next look | mean values | standard error at n | difference / error |")
@@ -301,7 +207,7 @@ def bias_table(dimensions: tuple[int, ...]) -> None:
         reference = frechet_reference(Gaussian(real.mean, real.covariance, 100_000))
         for n in looks(FIRST_LOOK, 6000)[:-1:3]:
             after = looks(n, 10**6)[1]
-            (value, error), (later, _) = (expected(generated, reference, size) for size in (n, after))
+            (value, later), error = expected(generated, reference, (n, after), most_runs)
             moved = f"{(value - later) / error:.1f}"
             print(
                 f"| {name} | {d} | {n}, {after} | {value:.4g}, {later:.4g} | {error:.3g} | {moved} |",
@@ -309,22 +215,21 @@ def bias_table(dimensions: tuple[int, ...]) -> None:
             )
 
 
-def spectra(dimensions: tuple[int, ...]) -> Iterator[tuple[str, int, Array]]:
-    """Yield standard deviations of coordinates: all of a similar size, or a few large ones."""
-    for d in dimensions:
-        yield "flat", d, np.exp(-3 * np.arange(d) / d)
-        yield "steep", d, 1 / np.sqrt(np.arange(1, d + 1))
-
-
-def expected(generated: Normal, reference: FrechetReference, n: int) -> tuple[float, float]:
-    """Return the mean Fréchet distance at n and one run's standard error, root mean square over runs."""
-    rng = np.random.default_rng(n)
+def expected(
+    generated: Normal, reference: FrechetReference, sizes: tuple[int, int], most_runs: int
+) -> tuple[Array, float]:
+    """Return the mean Fréchet distance of the first n captions, for both sizes, and the standard error of the
+    first, root mean square over runs.
+    """
+    rng = np.random.default_rng(sizes)
     spread = np.diag(generated.factor)
-    repetitions = min(200, 200_000 // len(spread) ** 2 + 2)
-    draws = (rng.normal(size=(n, len(spread))) * spread + generated.mean for _ in range(repetitions))
-    ends = [(e.value, standard_error(e.influence)) for e in (frechet_distance(x, reference) for x in draws)]
-    values, errors = np.array(ends).T
-    return float(values.mean()), float(np.sqrt(np.square(errors).mean()))
+    values, squares = [], []
+    for _ in range(min(most_runs, 200_000 // len(spread) ** 2 + 2)):
+        x = rng.normal(size=(sizes[1], len(spread))) * spread + generated.mean
+        both = [frechet_distance(x[:n], reference) for n in sizes]
+        values.append([estimate.value for estimate in both])
+        squares.append(standard_error(both[0].influence) ** 2)
+    return np.mean(values, axis=0), float(np.sqrt(np.mean(squares)))
 
 
 def main() -> None:
@@ -334,7 +239,7 @@ def main() -> None:
     start = time.process_time()
     rules_table(0.01 if quick else 1.0)
     missed = chosen_table(0.01 if quick else 1.0)
-    bias_table((8,) if quick else (64, 2048))
+    bias_table((8,), 2) if quick else bias_table((64, 2048), 200)
     print(f"\n({time.process_time() - start:.0f} CPU seconds)")
     if missed and not quick:
         sys.exit("outside 92-98%:\n" + "\n".join(missed))
