@@ -97,7 +97,7 @@ def _in_folders(folders: dict[str, Path], dtype: torch.dtype) -> dict[str, Loade
 
 
 def _diffusers(cls: Any, dtype: torch.dtype, folder: Path) -> Any:
-    model = _whole(cls, folder, torch_dtype=dtype, low_cpu_mem_usage=False)
+    model = load_whole(cls, folder, torch_dtype=dtype, low_cpu_mem_usage=False)
     return model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
 
 
@@ -110,14 +110,14 @@ def load_text_model(folder: Path, dtype: torch.dtype) -> Any:
     if (folder / OPEN_CLIP_FILE).exists():
         with _one_line(folder):
             return load_open_clip(folder).to(dtype)
-    return _whole(CLIPTextModel, folder, dtype=dtype)
+    return load_whole(CLIPTextModel, folder, dtype=dtype)
 
 
 def _depth_estimator(folder: Path) -> Any:
-    return _whole(DPTForDepthEstimation, folder, dtype=torch.float32)
+    return load_whole(DPTForDepthEstimation, folder, dtype=torch.float32)
 
 
-def _whole(cls: Any, folder: Path, **settings: Any) -> Any:
+def load_whole(cls: Any, folder: Path, **settings: Any) -> Any:
     """Load a network whose every tensor is in the folder, and no other: a missing one would be random."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: holds no config.json, so it is no {cls.__name__}")
