@@ -16,6 +16,8 @@ from sd2eval.plan import Cell, cells, remaining
 from sd2eval.records import EmissionRow, EnergyReading, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
 
+FORMER_NAMES = {"distance": "reference.distance", "score_text": "texts.score"}
+"""Arrays of `reference.npz` in runs of version 0.1."""
 Counterparts = dict[str, dict[str, Any]]
 """By `Metric.against` and extractor: a `Reference`, or the captions' embeddings [n, d]."""
 
@@ -100,7 +102,7 @@ def counterparts(store: RunFolder) -> Counterparts:
     """Return what the metrics of a run compare its images with."""
     found: Counterparts = {"reference": {}, "texts": {}}
     for name, array in store.read_arrays("reference").items():
-        what, _, slot = name.partition(".")
+        what, _, slot = FORMER_NAMES.get(name, name).partition(".")
         found[what][slot] = Reference(array) if what == "reference" else array
     return found
 

@@ -31,10 +31,14 @@ def options(group: str) -> list[str]:
     return [file.removeprefix(f"{group}/") for file in FILES if file.startswith(f"{group}/")]
 
 
-EXTRACTORS = {"mini_classifier": "distance", "mini_clip": "score", "inception": "distance"}
-EXTRACTORS |= {"open_clip_vit_g_14": "score", "lpips_alex": "perceptual", "mini_lpips": "perceptual"}
-METRIC = {"mini_classifier": "fd_mini", "mini_clip": "clip_mini", "inception": "fid"}
-METRIC |= {"open_clip_vit_g_14": "clip_score", "lpips_alex": "lpips", "mini_lpips": "lpips_mini"}
+def use(name: str) -> list[str]:
+    """Return overrides that put an extractor of conf/ to a use that its kind is meant for."""
+    kind = OmegaConf.load(CONF / "extractor" / f"{name}.yaml").kind
+    own = next((metric.name for metric in METRICS.values() if metric.extractor == name), None)
+    if own:
+        return [f"protocol.metrics=[{own}]"]
+    metric = next(metric for metric in METRICS.values() if kind in metric.needs and metric.extractor in ROLES)
+    return [f"extractor@protocol.{metric.extractor}={name}", f"protocol.metrics=[{metric.name}]"]
 
 
 def overrides(file: str) -> list[str]:
@@ -45,7 +49,7 @@ def overrides(file: str) -> list[str]:
     if group == "protocol":
         return [f"protocol={name}", "checkpoint=512-base-ema"]
     if group == "extractor":
-        return [f"extractor@protocol.{EXTRACTORS[name]}={name}", f"protocol.metrics=[{METRIC[name]}]"]
+        return use(name)
     return [f"{group}={name}"]
 
 

@@ -139,7 +139,7 @@ def test_a_further_extractor_comes_with_its_metric_and_can_be_changed() -> None:
         ("+protocol.extractors.open_clip_vit_h_14.dtype=float8", "allowed: float32"),
         ("+protocol.extractors.open_clip_vit_h_14.batch_size=0", "at least 1"),
         ("protocol.reference_jpeg=101", "allowed: 1 to 100"),
-        ("prompts.n=4", "recall needs at least 5 images, prompts.n is 4"),
+        ("prompts.n=4", "prompts.n=4: recall needs at least 5 images"),
     ],
 )
 def test_a_mistake_in_an_extractor_or_a_protocol_is_named(word: str, message: str) -> None:
@@ -207,7 +207,7 @@ def test_a_config_is_composed_again_after_one_that_failed() -> None:
     for override in ("prompts.n=x", "checkpoints=[nope]", "data=nope"):
         with pytest.raises(InputError):
             from_overrides(override)
-    assert from_overrides("prompts.n=3")[0].prompts.n == 3
+    assert from_overrides("prompts.n=5")[0].prompts.n == 5
 
 
 def test_only_the_users_mistakes_are_explained() -> None:

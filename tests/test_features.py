@@ -55,7 +55,9 @@ def test_inception_gives_the_pool_features_of_torch_fidelity(inception: Path) ->
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     batch = images(3)
-    got = load_extractor(config("inception", inception, "inception-v3-compat", 2), CPU).images(batch)
+    got = load_extractor(config("inception", inception, "inception-v3-compat", 2), CPU).images(batch)[
+        "features"
+    ]
     model = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(inception))
     want = model(torch.from_numpy(batch).permute(0, 3, 1, 2))[0].numpy()
     assert got.shape == (3, 2048)
@@ -105,9 +107,9 @@ def test_open_clip_gives_unit_embeddings_of_its_own_preprocessing(clip: Path) ->
         want_images = model.encode_image(pixels, normalize=True).numpy()
         want_texts = model.encode_text(open_clip.tokenize(texts), normalize=True).numpy()
     assert extractor.texts is not None
-    np.testing.assert_allclose(extractor.images(batch), want_images, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(extractor.images(batch)["features"], want_images, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(extractor.texts(texts), want_texts, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(extractor.images(batch), axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(extractor.images(batch)["features"], axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("role", ["distance", "score"])
@@ -115,10 +117,10 @@ def test_mini_features_do_not_depend_on_batch_or_order(role: str) -> None:
     settings, _ = from_overrides()
     extractor = load_extractor(getattr(settings.protocol, role), CPU)
     batch = images(9)
-    whole = extractor.images(batch)
+    whole = extractor.images(batch)["features"]
     assert whole.dtype == np.float32
-    np.testing.assert_allclose(extractor.images(batch[::-1])[::-1], whole, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(extractor.images(batch[4:5]), whole[4:5], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(extractor.images(batch[::-1])["features"][::-1], whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(extractor.images(batch[4:5])["features"], whole[4:5], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ plan provenance interrupt masks noise sheet weights.published reproduction.card
 transfer
 config
 metrics
-statistics weights.first_use words plugins
+statistics stopping weights.first_use words plugins
 records
 errors cache streams terminal weights
 """

@@ -116,7 +116,7 @@ def test_the_price_without_a_data_set_says_that_the_sweep_needs_one() -> None:
 
 
 def test_a_small_price_is_not_printed_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    config, definitions = from_overrides("experiment=smoke", "prompts.n=2", "sampler.steps=1")
+    config, definitions = from_overrides("experiment=smoke", "prompts.n=5", "sampler.steps=1")
     price_table.show(config, definitions)
     for line in capsys.readouterr().out.splitlines():
         if line.startswith(("energy", "CO2")):

@@ -137,7 +137,7 @@ def test_the_expected_n_is_where_errors_that_fall_as_the_root_meet_all_targets()
 def stopped_coverage(first: int, draw, truth: float, spread: float, needed: int, runs: int = 1500) -> float:
     """Return how often the interval covers the truth in runs that stop by the rule from a first look on."""
     rng = np.random.default_rng(7)
-    schedule = looks(first, 4 * FIRST_LOOK)
+    schedule = looks(first, 2000)
     targets, covered = {"m": spread / np.sqrt(needed)}, 0
     for _ in range(runs):
         x = draw(rng, schedule[-1])

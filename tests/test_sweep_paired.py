@@ -25,7 +25,7 @@ from sd2eval.images import square
 from sd2eval.report import Run
 from sd2eval.store import RunFolder
 
-SMALL = ("prompts.n=2", "sampler.steps=2", "guidance_scales=[1.5,3.0]", "progress=false")
+SMALL = ("prompts.n=5", "sampler.steps=2", "guidance_scales=[1.5,3.0]", "progress=false")
 KINDS = "checkpoints=[512-inpainting,512-depth,x4-upscaling,512-base]"
 DATA = Path(sd2eval.__path__[0], "mini", "data", "images")
 WHOLE = ["psnr", "ssim", "lpips_mini"]

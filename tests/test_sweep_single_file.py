@@ -21,7 +21,7 @@ from sd2eval.store import RunFolder
 from tests import hub_server
 
 WEIGHTS = Path(sd2eval.__path__[0], "mini", "weights")
-SMALL = ("experiment=smoke", "prompts.n=2", "progress=false", "device=cpu", "images=none")
+SMALL = ("experiment=smoke", "prompts.n=5", "progress=false", "device=cpu", "images=none")
 
 
 def exported() -> dict[str, torch.Tensor]:

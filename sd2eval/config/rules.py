@@ -71,8 +71,8 @@ def _faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
         yield "noise_levels", _list(config.noise_levels), "each level once"
     yield from _number_faults(config)
     yield from _choice_faults(config)
-    yield from _metric_faults(config)
     yield from _protocol_faults(config.protocol)
+    yield from _metric_faults(config)
     if not re.fullmatch(r"[A-Za-z]{3}", config.energy.country):
         yield "energy.country", config.energy.country, "allowed: a three-letter ISO code, such as USA or FRA"
     if config.out is not None and (not config.out.strip() or Path(config.out).is_file()):
@@ -118,10 +118,7 @@ def _metric_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
         if config.protocol.resolution < WINDOWED_PIXELS and name.startswith(WINDOWED):
             yield "protocol.metrics", name, f"protocol.resolution must be at least {WINDOWED_PIXELS} for it"
         if config.prompts.n < METRICS[name].smallest:
-            problem = (
-                f"{name} needs at least {METRICS[name].smallest} images, prompts.n is {config.prompts.n}"
-            )
-            yield "protocol.metrics", _list(metrics), problem
+            yield "prompts.n", config.prompts.n, f"{name} needs at least {METRICS[name].smallest} images"
         slot, kinds = METRICS[name].extractor, METRICS[name].needs
         if slot and kinds and config.protocol.extractor(slot).kind not in kinds:
             # A published name is never put on another network's numbers.

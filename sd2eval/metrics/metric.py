@@ -52,7 +52,9 @@ class Metric:
     factor: float = 1.0
     """Tables show value x factor, and say so; results always hold the plain value."""
     smallest: int = 2
-    """Images that it needs at least, generated and, if it compares with them, real."""
+    """Generated images that it needs at least."""
+    smallest_reference: int = 2
+    """Real images that it needs at least, if it compares with them."""
     claim: Claim = UNMEASURED
     """What its interval is about, and where it is approximate."""
     estimate: Callable[[Any, Any], Estimate]
