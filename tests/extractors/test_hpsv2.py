@@ -101,14 +101,15 @@ def test_batches_and_order_change_nothing_and_captions_do(folder: Path) -> None:
 
 def test_the_longer_side_fills_the_input_and_zeros_the_rest() -> None:
     """The padding is black before it is normalised, and the odd line lies below."""
-    image = scenes()[:, :42]
+    image = scenes()[:, :43]
     found = pixels(image, SIZE, antialias=True)
     black = transforms.functional.normalize(
         torch.zeros(3, 3, SIZE, SIZE), open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     )
     assert found.shape == (3, 3, SIZE, SIZE)
-    rows = round(42 * SIZE / 48)
+    rows = round(43 * SIZE / 48)
     top = (SIZE - rows) // 2
+    assert (rows, top) == (25, 1)
     torch.testing.assert_close(found[:, :, :top], black[:, :, :top])
     torch.testing.assert_close(found[:, :, top + rows :], black[:, :, top + rows :])
     inside = transforms.functional.resize(

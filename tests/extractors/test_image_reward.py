@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from torch.nn import functional
 from torchvision import transforms
@@ -206,6 +207,15 @@ def test_a_caption_is_cut_at_35_tokens(state: State, folder: Path) -> None:
     long, longer = rewards(extractor(folder), scenes()[[0, 0]], ["ball " * 33, "ball " * 40 + "cat"])
     assert long == pytest.approx(longer, rel=1e-5)
     assert long == pytest.approx(Definition(state).reward(scenes()[0], tokens("ball " * 33)), rel=1e-4)
+
+
+def test_a_vocabulary_that_is_not_there_is_asked_for_by_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    (folder / VOCABULARY).unlink()
+    with pytest.raises(InputError, match=r"bert_base_uncased_vocabulary: .*vocab\.txt"):
+        extractor(folder)
 
 
 def test_the_tokens_are_berts_and_blips(folder: Path) -> None:

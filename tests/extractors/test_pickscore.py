@@ -137,6 +137,7 @@ def test_a_damaged_or_foreign_file_is_refused(folder: Path) -> None:
         ({**state, "other": torch.ones(1)}, "1 tensors find no place (first: other)"),
         ({name: state[name] for name in state if name != scale}, f"1 tensors are missing (first: {scale})"),
         ({**state, scale: torch.ones(3, 3)}, f"{scale} has shape (3, 3), expected (16, 32)"),
+        ({**state, scale: torch.full((16, 32), torch.nan)}, f"NaN or infinity in its tensor {scale}"),
     ):
         save_file(wrong, file)
         with pytest.raises(InputError) as error:
