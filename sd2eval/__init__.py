@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sd2eval.coco import fetch_coco as fetch_coco
     from sd2eval.coco import verify_coco as verify_coco
     from sd2eval.comparison.compare import compare_runs as compare_runs
+    from sd2eval.matrix.compute import protocol_matrix as protocol_matrix
     from sd2eval.report import load_run as load_run
     from sd2eval.report import write_report as write_report
     from sd2eval.reproduction.reproduce import reproduce_run as reproduce_run
@@ -31,6 +32,7 @@ _API = {
     "fetch_coco": "sd2eval.coco",
     "fetch_models": "sd2eval.weights.models",
     "load_run": "sd2eval.report",
+    "protocol_matrix": "sd2eval.matrix.compute",
     "reproduce_run": "sd2eval.reproduction.reproduce",
     "run_selfcheck": "sd2eval.selfcheck",
     "run_sweep": "sd2eval.sweep",
@@ -45,6 +47,7 @@ __all__ = [
     "fetch_coco",
     "fetch_models",
     "load_run",
+    "protocol_matrix",
     "reproduce_run",
     "run_selfcheck",
     "run_sweep",

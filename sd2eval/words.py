@@ -85,5 +85,23 @@ def number(options: dict[str, str], key: str, default: float) -> float:
         raise InputError(f"{key}={options[key]}: a number is needed") from None
 
 
+def items(options: dict[str, str], key: str) -> list[str]:
+    """Return the items of a key's `[A,B]` or `A,B`; none where it was not given."""
+    text = options.get(key, "").removeprefix("[").removesuffix("]")
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def numbers(options: dict[str, str], key: str) -> list[float]:
+    """Return the numbers of a key's `[1,2.5]`; none where it was not given.
+
+    Raises:
+        InputError: an item is no number.
+    """
+    try:
+        return [float(item) for item in items(options, key)]
+    except ValueError:
+        raise InputError(f"{key}={options[key]}: numbers are needed, such as {key}=[3,8]") from None
+
+
 def _listed(choices: Collection[str]) -> str:
     return ", ".join(choices) if choices else "none"

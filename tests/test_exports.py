@@ -10,9 +10,9 @@ import sd2eval
 
 
 def test_the_public_names_are_these() -> None:
-    verbs = ["compare_runs", "fetch_coco", "fetch_models", "load_run", "reproduce_run", "run_selfcheck"]
+    verbs = ["compare_runs", "fetch_coco", "fetch_models", "load_run", "protocol_matrix", "reproduce_run"]
     checks = ["verify_coco", "verify_models", "write_report"]
-    assert dir(sd2eval) == ["__version__", *verbs, "run_sweep", *checks]
+    assert dir(sd2eval) == ["__version__", *verbs, "run_selfcheck", "run_sweep", *checks]
 
 
 @pytest.mark.parametrize("name", sorted(set(sd2eval.__all__) - {"__version__"}))
@@ -37,6 +37,7 @@ def test_verbs_of_the_command_line_are_callable_from_python() -> None:
         "report": sd2eval.write_report,
         "reproduce": sd2eval.reproduce_run,
         "compare": sd2eval.compare_runs,
+        "protocol_matrix": sd2eval.protocol_matrix,
         "selfcheck": sd2eval.run_selfcheck,
         "models": sd2eval.fetch_models,
         "data": sd2eval.fetch_coco,

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = """
 runners
 price_table
-price selfcheck comparison reproduction
+price selfcheck comparison reproduction matrix
 sweep
 report weights.table
 paired front
