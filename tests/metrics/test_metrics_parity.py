@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.spatial
 
 from sd2eval.metrics import METRICS, Reference, evaluate
 
@@ -109,3 +110,80 @@ def test_mean_over_subsets_agrees_with_torch_fidelity(features):
             evaluate(METRICS["kid"], subset, Reference(y[rng.choice(400, 50, replace=False)])).value
         )
     assert np.mean(values) == pytest.approx(theirs, rel=1e-9)
+
+
+def test_kernel_agrees_with_torchmetrics_own_class(features):
+    """Its subsets are drawn by torch's generator; one of all samples leaves nothing to draw."""
+    torch = pytest.importorskip("torch")
+    kid = pytest.importorskip("torchmetrics.image.kid")
+
+    class Given(torch.nn.Module):
+        """Stands for Inception: the features are given."""
+
+        def forward(self, images):
+            return images
+
+    x, y = features[0], features[1][:300]
+    metric = kid.KernelInceptionDistance(Given(), subsets=1, subset_size=300).set_dtype(torch.float64)
+    metric.update(torch.from_numpy(y), real=True)
+    metric.update(torch.from_numpy(x), real=False)
+    theirs = float(metric.compute()[0])
+    assert evaluate(METRICS["kid"], x, Reference(y)).value == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["precision", "recall"])
+def test_precision_and_recall_agree_with_torch_fidelity(clouds, metric):
+    torch = pytest.importorskip("torch")
+    prc = pytest.importorskip("torch_fidelity.metric_prc")
+    theirs = prc.prc_features_to_metric(*map(torch.from_numpy, clouds), prc_neighborhood=3, verbose=False)
+    assert 0.05 < theirs[metric] < 0.95
+    ours = evaluate(METRICS[metric], clouds[0], Reference(clouds[1])).value
+    assert ours == pytest.approx(theirs[metric], rel=1e-6)  # theirs is rounded to float32
+
+
+@pytest.fixture
+def clouds(rng):
+    """Two clouds that overlap in part, so that none of the four numbers is 0 or 1."""
+    return 1.1 * rng.normal(size=(300, 12)) + 0.4, rng.normal(size=(400, 12))
+
+
+def prdc_formula(real, fake, k):
+    """The four numbers as the package prdc 0.2 (Naeem et al. 2020) has them, one line each.
+
+    It needs scikit-learn, so the tests do not depend on it; `benchmarks/parity.py` runs the package itself.
+    """
+    between = scipy.spatial.distance.cdist(real, fake)
+    own = [np.sort(scipy.spatial.distance.cdist(side, side), axis=1)[:, k] for side in (real, fake)]
+    radius_real, radius_fake = own[0][:, None], own[1][None, :]
+    return {
+        "precision": (between < radius_real).any(axis=0).mean(),
+        "recall": (between < radius_fake).any(axis=1).mean(),
+        "density": (between < radius_real).sum(axis=0).mean() / k,
+        "coverage": (between.min(axis=1) < own[0]).mean(),
+    }
+
+
+@pytest.mark.parametrize("metric", ["precision", "recall", "density", "coverage"])
+def test_neighbours_agree_with_the_formula_of_prdc(clouds, metric):
+    theirs = prdc_formula(clouds[1], clouds[0], 5 if metric in ("density", "coverage") else 3)[metric]
+    assert 0.05 < theirs < 0.95
+    ours = evaluate(METRICS[metric], clouds[0], Reference(clouds[1])).value
+    assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+def test_the_prdc_package_agrees_where_it_is_installed(clouds):
+    prdc = pytest.importorskip("prdc", reason="prdc needs scikit-learn; install both to compare with it")
+    theirs = prdc.compute_prdc(clouds[1], clouds[0], nearest_k=5)
+    for metric in ("density", "coverage"):
+        ours = evaluate(METRICS[metric], clouds[0], Reference(clouds[1])).value
+        assert ours == pytest.approx(theirs[metric], rel=1e-12)
+    assert prdc_formula(clouds[1], clouds[0], 5) == pytest.approx(theirs, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [200, 1009])
+def test_inception_score_agrees_with_torch_fidelity(rng, n):
+    torch = pytest.importorskip("torch")
+    isc = pytest.importorskip("torch_fidelity.metric_isc")
+    logits = (3 * rng.normal(size=(n, 1008))).astype(np.float32)
+    theirs = isc.isc_features_to_metric(torch.from_numpy(logits), splits=1)[isc.KEY_METRIC_ISC_MEAN]
+    assert evaluate(METRICS["inception_score"], logits, None).value == pytest.approx(theirs, rel=1e-12)
