@@ -48,7 +48,8 @@ def load_dataset(data: DataConfig, wanted: PromptsConfig, definitions: Sequence[
     if not (root / data.captions).is_file():
         raise InputError(f"data.captions={data.captions}: no such file in data.root={data.root}")
     captions = load_captions(root / data.captions)
-    prompts = select(captions.prompts, captions.digest, wanted.seed, wanted.n)
+    n = min(wanted.most or len(captions.prompts), len(captions.prompts)) if wanted.auto else wanted.n
+    prompts = select(captions.prompts, captions.digest, wanted.seed, int(n))
     folder = root / data.images
     missing = set(missing_images(captions.image_files, folder))
     if missing and (not data.allow_missing or len(missing) == len(captions.image_files)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from sd2eval.energy import split
 from sd2eval.errors import InputError
-from sd2eval.metrics import Metric, Reference, applicable, evaluate
+from sd2eval.metrics import METRICS, Metric, Reference, applicable, evaluate
 from sd2eval.plan import Cell, cells, remaining
+from sd2eval.provenance import plugins_in
+from sd2eval.precision import Finish
 from sd2eval.records import EmissionRow, EnergyReading, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
 
@@ -27,11 +29,11 @@ class Samples:
     """All shards of one checkpoint in prompt order, and what its metrics compare them with."""
 
     arrays: dict[str, NDArray[np.float32]]
-    """[n, scales, ...] by the name that `Metric.array` gives."""
+    """[captions drawn, scales, ...] by the name that `Metric.array` gives; NaN where nothing was drawn."""
     valid: NDArray[np.bool_]
-    """[n, scales]"""
+    """[n, scales]; also False where nothing was drawn."""
     digests: NDArray[np.str_]
-    """[n, scales]; SHA-256 of each image's pixels."""
+    """[n, scales]; SHA-256 of each image's pixels, empty where nothing was drawn."""
     groups: NDArray[np.int64]
     """[n]; image id of each caption, captions of one image are not independent."""
     against: Counterparts
@@ -48,7 +50,15 @@ class Samples:
         other: Any = None
         if metric.against is not None:
             other = self.against[metric.against][str(metric.extractor)]
+        if rows.dtype == np.bool_:  # arrays end with the last caption that was drawn
+            rows = np.flatnonzero(rows)
         return self.arrays[metric.array][rows, column], other[rows] if metric.against == "texts" else other
+
+    def drawn(self, column: int) -> int:
+        """Return how many captions a scale has, or 0 where one before the last is missing."""
+        there = self.digests[:, column] != ""
+        count = int(there.sum())
+        return count if there[:count].all() else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +83,70 @@ def planned_cells(info: RunInfo) -> list[Cell]:
 
 
 def planned_metrics(info: RunInfo, checkpoint: str) -> list[Metric]:
-    """Return the protocol's metrics that a checkpoint's cells have."""
-    return applicable(info.config["protocol"]["metrics"], info.config["checkpoint_definitions"][checkpoint])
+    """Return the protocol's metrics that a checkpoint's cells have; those that are unknown here are left out."""
+    known = [name for name in info.config["protocol"]["metrics"] if name in METRICS]
+    return applicable(known, info.config["checkpoint_definitions"][checkpoint])
+
+
+def unknown_metrics(info: RunInfo) -> list[str]:
+    """Return the protocol's metrics that no installed package declares: a plug-in's that is gone."""
+    return [name for name in info.config["protocol"]["metrics"] if name not in METRICS]
+
+
+def unknown_line(info: RunInfo) -> str:
+    """Return in one line which of a run's metrics are unknown here, and what to install; empty if none."""
+    names = unknown_metrics(info)
+    if not names:
+        return ""
+    made_with = ", ".join(map(str, plugins_in(info.versions)))
+    return (
+        f"no installed package declares {', '.join(names)}: in no table, what results.csv has of it stays"
+        + (f"; the run was made with {made_with}" if made_with else "")
+    )
+
+
+def finish(store: RunFolder, info: RunInfo, checkpoint: str) -> Finish:
+    """Return when the cells of a checkpoint are finished."""
+    return Finish.of(info.config, len(store.read_prompts()), planned_metrics(info, checkpoint))
 
 
 def complete(store: RunFolder, info: RunInfo, checkpoint: str) -> bool:
-    """Whether every prompt of a checkpoint is in a published shard."""
-    return not remaining(info.config["prompts"]["n"], store.blocks(checkpoint), 1)
+    """Whether every cell of a checkpoint is finished.
+
+    Raises:
+        InputError: a shard is damaged, or a metric is undefined on its features.
+    """
+    rule, blocks = finish(store, info, checkpoint), store.blocks(checkpoint)
+    if len(rule.schedule) == 1:
+        return not remaining(rule.schedule[0], blocks, 1)
+    return bool(blocks) and not open_scales(store, info, checkpoint, blocks[-1].last + 1)
+
+
+def open_scales(store: RunFolder, info: RunInfo, checkpoint: str, n: int) -> dict[float, Mapping[str, float]]:
+    """Return the guidance scales that go on after n captions, a look, and their standard errors there.
+
+    Raises:
+        InputError: a shard is damaged, or a metric is undefined on its features.
+    """
+    rule = finish(store, info, checkpoint)
+    asked = [metric for metric in planned_metrics(info, checkpoint) if metric.name in rule.targets]
+    samples = load_samples(store, info, checkpoint, counterparts(store))
+    going: dict[float, Mapping[str, float]] = {}
+    for column, scale in enumerate(info.config["guidance_scales"]):
+        if samples.drawn(column) < n:
+            continue  # it was finished at an earlier look
+        rows = samples.valid[:, column] & (np.arange(len(samples.valid)) < n)
+        errors = {
+            metric.name: evaluate(metric, *samples.of(metric, column, rows), samples.groups[rows]).stderr
+            for metric in asked
+        }
+        if not rule.reached(n, errors):
+            going[scale] = errors
+    return going
 
 
 def measure(store: RunFolder, info: RunInfo) -> list[Measured]:
-    """Return the scores of every complete cell and what moved them; an incomplete one has no score.
+    """Return the scores of every finished cell and what moved them; an unfinished one has no score.
 
     Raises:
         InputError: a shard is damaged, or a metric is undefined on its features.
@@ -91,10 +154,16 @@ def measure(store: RunFolder, info: RunInfo) -> list[Measured]:
     against = counterparts(store)
     rows: list[Measured] = []
     for name in checkpoint_names(info):
-        if complete(store, info, name):
-            samples = load_samples(store, info, name, against)
-            for column, scale in enumerate(info.config["guidance_scales"]):
-                rows += _measure_cell(info, Cell(name, scale), samples, column)
+        if not store.blocks(name):
+            continue
+        rule, samples = finish(store, info, name), load_samples(store, info, name, against)
+        for column, scale in enumerate(info.config["guidance_scales"]):
+            n = samples.drawn(column)
+            if n not in rule.schedule:
+                continue
+            cell = list(_measure_cell(info, Cell(name, scale), samples, column))
+            if rule.reached(n, {one.score.metric: one.score.stderr for one in cell}):
+                rows += cell
     return rows
 
 
@@ -128,31 +197,35 @@ def _measure_cell(info: RunInfo, cell: Cell, samples: Samples, column: int) -> I
 
 
 def load_samples(store: RunFolder, info: RunInfo, checkpoint: str, against: Counterparts) -> Samples:
-    """Return the samples of a complete checkpoint; `against` is `counterparts` of the run.
+    """Return what was drawn of a checkpoint; `against` is `counterparts` of the run.
 
     Raises:
         InputError: a shard is damaged.
     """
     names = {metric.array for metric in planned_metrics(info, checkpoint)}
-    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
-    images: list[dict[str, Any]] = []
-    for block in store.blocks(checkpoint):
-        arrays, manifest = store.read_shard(checkpoint, block)
-        if not names <= arrays.keys():
-            missing = ", ".join(sorted(names - arrays.keys()))
+    groups = np.array([prompt["image_id"] for prompt in store.read_prompts()])
+    scales, blocks = info.config["guidance_scales"], store.blocks(checkpoint)
+    drawn = max((block.last + 1 for block in blocks), default=0)
+    arrays: dict[str, NDArray[np.float32]] = {}
+    valid = np.zeros((len(groups), len(scales)), dtype=np.bool_)
+    digests = np.zeros((len(groups), len(scales)), dtype="<U64")
+    for block in blocks:
+        found, manifest = store.read_shard(checkpoint, block)
+        if not names <= found.keys():
+            missing = ", ".join(sorted(names - found.keys()))
             folder = f"{store.path}/shards/{checkpoint}/{block.key}"
             raise InputError(f"{folder}: has no {missing}; delete the folder and run the sweep again")
+        columns = [scales.index(scale) for scale in manifest["guidance_scales"]]
+        place = np.ix_(range(block.first, block.last + 1), columns)
+        shape = (len(block), len(columns))
+        valid[place] = np.reshape([not image["invalid"] for image in manifest["images"]], shape)
+        digests[place] = np.reshape([image["sha256"] for image in manifest["images"]], shape)
         for name in names:
-            parts[name].append(arrays[name])
-        images += manifest["images"]
-    shape = (-1, len(info.config["guidance_scales"]))
-    return Samples(
-        arrays={name: np.concatenate(chunks) for name, chunks in parts.items()},
-        valid=np.reshape([not image["invalid"] for image in images], shape),
-        digests=np.reshape([image["sha256"] for image in images], shape),
-        groups=np.array([prompt["image_id"] for prompt in store.read_prompts()]),
-        against=against,
-    )
+            if name not in arrays:
+                tail = found[name].shape[2:]
+                arrays[name] = np.full((drawn, len(scales), *tail), np.nan, dtype=np.float32)
+            arrays[name][place] = found[name]
+    return Samples(arrays, valid, digests, groups, against)
 
 
 def image_records(store: RunFolder, info: RunInfo) -> Iterator[ImageRecord]:
@@ -172,8 +245,8 @@ def emissions(store: RunFolder, info: RunInfo) -> list[EmissionRow]:
     scales = info.config["guidance_scales"]
     totals: dict[tuple[str, float | None, str, str, str], list[float]] = {}
 
-    def add(checkpoint: str, reading: EnergyReading, grid: str) -> None:
-        owners: Sequence[float | None] = scales if checkpoint else [None]
+    def add(checkpoint: str, reading: EnergyReading, grid: str, drawn: Sequence[float] = scales) -> None:
+        owners: Sequence[float | None] = drawn if checkpoint else [None]
         for scale, part in split(reading, dict.fromkeys(owners, 1.0)).items():
             key = (checkpoint, scale, part.stage, part.method, grid)
             sums = totals.setdefault(key, [0.0, 0.0, 0.0])
@@ -187,8 +260,9 @@ def emissions(store: RunFolder, info: RunInfo) -> list[EmissionRow]:
             add(row.pop("checkpoint"), EnergyReading(**row), session["grid"])
     for name in checkpoint_names(info):
         for block in store.blocks(name):
-            for reading in store.read_manifest(name, block)["energy"]:
-                add(name, EnergyReading(**reading), grid)
+            manifest = store.read_manifest(name, block)
+            for reading in manifest["energy"]:
+                add(name, EnergyReading(**reading), grid, manifest["guidance_scales"])
     rows = [
         EmissionRow(
             checkpoint=checkpoint,

@@ -20,7 +20,7 @@ from sd2eval.errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
 Filter = Literal["bicubic", "lanczos", "bilinear", "bicubic_aliased", "bilinear_aliased"]
-Fit = Literal["crop", "squash"]
+Fit = Literal["crop", "squash", "none"]
 
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -77,10 +77,13 @@ def square(image: Pixels, size: int, filter: Filter = "bicubic", fit: Fit = "cro
     out. Of d surplus pixels the left (or upper) side loses round(d/2), halves to even: 0 of 1, 2 of 3. That
     is exactly torchvision's `Resize(size)` and `CenterCrop(size)`.
     `squash`: both sides become `size`; nothing is cut off, proportions are lost.
+    `none`: the image stays as it is, and the extractor's own preprocessing squashes it.
     """
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     height, width = _checked(image).shape[:2]
+    if fit == "none":
+        return image
     short = min(height, width)
     shape = (size, size) if fit == "squash" else (size * width // short, size * height // short)
     resized = _resized(image, shape, filter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from sd2eval.errors import InputError
 from sd2eval.extractors import load_extractor
 from sd2eval.extractors.base import Extractor, Images
 from sd2eval.metrics import Metric, applicable, array_name
+from sd2eval.plugins import extractor_kinds, origin
 
 ON_DEMAND = "perceptual"
 """The role whose network is loaded for some checkpoints only; its name pins its weights."""
@@ -61,7 +63,22 @@ def load_networks(
     )
     for metric in found.values():
         _check(metric, networks)
+    _try_out(networks, protocol)
     return networks
+
+
+def _try_out(networks: Networks, protocol: ProtocolConfig) -> None:
+    """Let the extractors of other packages show on noise, before anything is drawn, what they give.
+
+    Raises:
+        InputError: see `extract`.
+    """
+    kinds = extractor_kinds()
+    slots = {slot for slot in networks.by_slot if origin(kinds[protocol.extractor(slot).kind])}
+    metrics = [metric for metric in networks.metrics if metric.extractor in slots]
+    size = (2, protocol.resolution, protocol.resolution, 3)
+    noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    extract(networks, metrics, noise, ["a photo of a ball"] * len(noise))
 
 
 def own_metrics(protocol: ProtocolConfig, definition: CheckpointConfig) -> list[Metric]:
@@ -75,7 +92,11 @@ def paired_metrics(protocol: ProtocolConfig, definition: CheckpointConfig) -> li
 
 
 def extract(
-    networks: Networks, metrics: Sequence[Metric], images: Images, captions: Sequence[str]
+    networks: Networks,
+    metrics: Sequence[Metric],
+    images: Images,
+    captions: Sequence[str],
+    valid: NDArray[np.bool_] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return what the metrics are computed from, by the name that `Metric.array` gives.
 
@@ -84,9 +105,10 @@ def extract(
         metrics: those of the checkpoint; paired ones are measured elsewhere.
         images: uint8 [N, R, R, 3].
         captions: of each image, [N].
+        valid: which images count, [N]; None: all. What is computed from another may be NaN.
 
     Raises:
-        InputError: a network does not give the output that a metric names.
+        InputError: a network does not give the output that a metric names, or not one finite row per image.
     """
     wanted: dict[str, set[str]] = {}
     for metric in metrics:
@@ -101,8 +123,26 @@ def extract(
         if outputs - given.keys():
             lacks = min(outputs - given.keys())
             raise InputError(f"extractor '{extractor.name}': gives {', '.join(given)}, but no {lacks}")
-        arrays |= {array_name(slot, output): given[output] for output in outputs}
+        for output in outputs:
+            _check_output(extractor.name, output, given[output], len(images), valid)
+            arrays[array_name(slot, output)] = given[output]
     return arrays
+
+
+def _check_output(name: str, output: str, array: Any, count: int, valid: NDArray[np.bool_] | None) -> None:
+    """Refuse what is not float32 [count, d], or [count] of `value`, or not finite for a valid image."""
+    shape, axes = ("[N]", 1) if output == "value" else ("[N, d]", 2)
+    given = f"{array.dtype} {[*array.shape]}" if isinstance(array, np.ndarray) else type(array).__name__
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != axes or len(array) != count:
+        raise InputError(
+            f"extractor '{name}': `{output}` must be a NumPy array, float32 {shape}; got {given} for {count} images"
+        )
+    finite = np.isfinite(array if valid is None else array[valid])
+    bad = ~finite.reshape(len(finite), -1).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"extractor '{name}': `{output}` is NaN or infinite for {bad.sum()} of {len(bad)} images"
+        )
 
 
 def _check(metric: Metric, networks: Networks) -> None:

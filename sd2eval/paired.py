@@ -153,15 +153,15 @@ def shown(
     """Return what a shard's images are compared with; the checkpoint is one that starts from an image."""
     assert given.squares is not None
     kind, size = checkpoint.definition.conditioning, checkpoint.definition.resolution
+    originals = np.stack([for_protocol(square, protocol) for square in given.squares])
     masks = depth = None
     if kind == "inpainting":
-        masks = np.stack(
-            [resized(painted.mask(seed, caption, size), protocol.resolution) for caption in caption_ids]
-        )
+        scored = originals.shape[1]
+        masks = np.stack([resized(painted.mask(seed, caption, size), scored) for caption in caption_ids])
     if kind == "depth":
         assert given.conditioning.channels is not None
         depth = given.conditioning.channels[:, 0].float().cpu().numpy()
-    return Shown(np.stack([for_protocol(square, protocol) for square in given.squares]), masks, depth)
+    return Shown(originals, masks, depth)
 
 
 def resized(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:

@@ -158,6 +158,26 @@ def roles(results: pd.DataFrame) -> dict[Kind, Metric]:
     return chosen
 
 
+UNEQUAL = 1.02
+"""Ratio of two numbers of images from which on what they bias differently is pointed out."""
+
+
+def biased(results: pd.DataFrame) -> list[str]:
+    """Return a warning for each metric whose value depends on n where n differs between cells.
+
+    Args:
+        results: columns of `Score`.
+    """
+    warnings = []
+    for name, rows in results.groupby("metric", sort=False):
+        metric = METRICS.get(str(name))
+        dependent = metric is not None and metric.claim.about == "expected value at this n"
+        if dependent and metric is not None and rows["n"].max() > UNEQUAL * rows["n"].min():
+            ns = f"{rows['n'].min():,} to {rows['n'].max():,}"
+            warnings.append(f"{metric.label} depends on n, which is {ns} here: not comparable between them.")
+    return warnings
+
+
 def cells(results: pd.DataFrame) -> pd.DataFrame:
     """Return a run's results as one row per cell, with the Pareto front of score and distance marked.
 

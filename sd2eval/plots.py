@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from sd2eval.errors import InputError
-from sd2eval.pareto import Chances, cells, roles
+from sd2eval.pareto import Chances, biased, cells, roles
 from sd2eval.plot_curves import (
     INK,
     PALE,
@@ -231,4 +231,4 @@ def _warnings(shown: pd.DataFrame, drawn: pd.DataFrame, planned: int) -> str:
         warnings.append(f"Unfinished: {len(drawn)} of {planned} cells.")
     if (shown.groupby("metric")["protocol"].nunique() > 1).any():
         warnings.append("Points of different protocols are not comparable.")
-    return " ".join(warnings)
+    return " ".join([*warnings, *biased(shown)])

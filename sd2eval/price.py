@@ -157,17 +157,18 @@ def count(call: Callable[[], Any]) -> int:
 
 
 def estimate(
-    config: SweepConfig, definitions: list[CheckpointConfig], device: torch.device, dtype: str
+    config: SweepConfig, definitions: list[CheckpointConfig], n: int, device: torch.device, dtype: str
 ) -> Estimate:
     """Price a sweep on this machine.
 
     Args:
         config: the sweep.
+        n: captions per cell.
         definitions: its checkpoints.
         device: where it would run.
         dtype: of UNet and text encoder.
     """
-    n, scales = config.prompts.n, config.guidance_scales
+    scales = config.guidance_scales
     prices, bases = [], []
     for definition in definitions:
         networks = architecture(definition)
@@ -179,7 +180,7 @@ def estimate(
         bases.append(basis)
     return Estimate(
         prices,
-        _disk(config, len(definitions)),
+        _disk(config, n * len(scales) * len(definitions)),
         _watts(device),
         grid_intensity(config.energy.country),
         bases[0],
@@ -230,8 +231,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _disk(config: SweepConfig, checkpoints: int) -> float:
-    images = config.prompts.n * len(config.guidance_scales) * checkpoints
+def _disk(config: SweepConfig, images: int) -> float:
     slots = {METRICS[name].extractor for name in config.protocol.metrics if METRICS[name].kind != "paired"}
     features = images * 4 * sum(_width(config.protocol.extractor(slot)) for slot in slots if slot)
     pixels = images * 3 * config.protocol.resolution**2 * PNG_RATIO if config.images == "all" else 0.0

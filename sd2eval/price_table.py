@@ -7,7 +7,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from sd2eval import terminal
+from sd2eval import precision, terminal
 from sd2eval.checkpoints import sources
 from sd2eval.config import CheckpointConfig, SweepConfig
 from sd2eval.dataset import load_dataset
@@ -21,11 +21,12 @@ PIPED_WIDTH = 100
 PATH_BEGINNINGS = (".", "/", "~")
 
 
-def require(config: SweepConfig, definitions: list[CheckpointConfig]) -> list[str]:
+def require(config: SweepConfig, definitions: list[CheckpointConfig]) -> tuple[int, list[str]]:
     """Check that what is named on this machine is there; hub ids are not asked for.
 
     Returns:
-        What the sweep needs beyond what is set, one line each.
+        Captions per cell (with prompts.n=auto of the first look), and what the sweep needs beyond what is
+        set, one line each.
 
     Raises:
         InputError: names the key whose file or folder is missing or of no use.
@@ -34,12 +35,18 @@ def require(config: SweepConfig, definitions: list[CheckpointConfig]) -> list[st
         RunFolder(Path(config.out)).refuse_foreign()
     for definition in definitions:
         _require_weights(definition)
+    precision.require(config, definitions)
+    wanting = []
     if config.data.root is None:
-        return [
-            f"data    not set: the sweep needs data.root=DIR, the folder that holds {config.data.images}/"
-        ]
-    load_dataset(config.data, config.prompts, definitions)
-    return []
+        needs = f"the sweep needs data.root=DIR, the folder that holds {config.data.images}/"
+        wanting.append(f"data    not set: {needs}")
+        count = config.prompts.most or config.prompts.first
+    else:
+        count = len(load_dataset(config.data, config.prompts, definitions).prompts)
+    if isinstance(config.prompts.n, int):
+        return config.prompts.n, wanting
+    wanting.append(f"n       auto: this is the price of the first look; a cell has up to {count:,} captions")
+    return min(config.prompts.first, count), wanting
 
 
 def _require_weights(definition: CheckpointConfig) -> None:
@@ -72,8 +79,8 @@ def show(config: SweepConfig, definitions: list[CheckpointConfig]) -> None:
     """
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    wanting = require(config, definitions)
-    price = estimate(config, definitions, device, dtype)
+    n, wanting = require(config, definitions)
+    price = estimate(config, definitions, n, device, dtype)
     console = terminal.console(PIPED_WIDTH)
     terminal.show_whole(console, terminal.keep_whole(_table(price, len(config.guidance_scales))))
     lines = (

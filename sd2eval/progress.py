@@ -110,6 +110,10 @@ class Progress:
             self._line(self._summary())
             self._printed = now
 
+    def more(self, images: int) -> None:
+        """Expect more images than was said."""
+        self._total += images
+
     def energy(self, kwh: float, kg_co2: float, method: str) -> None:
         """Show the energy so far; `method` is `measured` or `estimated`."""
         self._energy = f"{format_energy(kwh)}, {format_co2(kg_co2)} ({method})"

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sd2eval
+from sd2eval.metrics import METRICS
+from sd2eval.plugins import Origin, extractor_kinds, origin
+
+if TYPE_CHECKING:
+    from sd2eval.config import ProtocolConfig
 
 LIBRARIES = (
     "torch",
@@ -27,15 +33,30 @@ LIBRARIES = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of sd2eval, Python and the libraries that can move a number."""
+def versions(protocol: ProtocolConfig) -> dict[str, str]:
+    """Return the versions of sd2eval, Python, and the libraries and plug-ins that can move a number."""
     found = {"sd2eval": sd2eval.__version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
-    return found
+    return found | dict(plugins_of(protocol))
+
+
+def plugins_of(protocol: ProtocolConfig) -> set[Origin]:
+    """Return the distributions that a protocol's metrics and their extractors come from, our own left out."""
+    kinds = extractor_kinds()
+    slots = {METRICS[name].extractor for name in protocol.metrics}
+    modules = {METRICS.module(name) for name in protocol.metrics}
+    modules |= {kinds[protocol.extractor(slot).kind] for slot in slots if slot}
+    return {found for found in map(origin, modules) if found}
+
+
+def plugins_in(versions: Mapping[str, str]) -> list[Origin]:
+    """Return the plug-ins among the versions that a run recorded."""
+    known = ("sd2eval", "python", *LIBRARIES)
+    return [Origin(name, number) for name, number in versions.items() if name not in known]
 
 
 def git_state() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sd2eval.config import ProtocolConfig
 from sd2eval.config.schema import digest as fields_digest
 from sd2eval.config.schema import identity_fields
 from sd2eval.errors import InputError
-from sd2eval.extractors.base import Extractor
+from sd2eval.extractors.base import Extractor, Images
 from sd2eval.images import as_reference, load_rgb
 from sd2eval.store import read_cached, write_cached
 
@@ -74,12 +74,19 @@ def reference_features(
     chunks: dict[str, list[NDArray[np.float32]]] = {slot: [] for slot in missing}
     for start in range(0, len(files) if missing else 0, CHUNK):
         part = files[start : start + CHUNK]
-        images = np.stack([as_reference(load_rgb(file), protocol) for file in part])
+        images = [as_reference(load_rgb(file), protocol) for file in part]
         for slot, (extractor, _) in missing.items():
-            assert extractor.images is not None
-            chunks[slot].append(extractor.images(images)["features"])
+            chunks[slot].append(_features(extractor, images))
         on_images(len(part))
     for slot, (_, key) in missing.items():
         found[slot] = np.concatenate(chunks[slot])
         write_cached(key, found[slot])
     return found
+
+
+def _features(extractor: Extractor, images: Sequence[Images]) -> NDArray[np.float32]:
+    """Return the features [N, d] of images [H, W, 3], one by one where they differ in shape."""
+    assert extractor.images is not None
+    if len({image.shape for image in images}) == 1:
+        return extractor.images(np.stack(images))["features"]
+    return np.concatenate([extractor.images(image[None])["features"] for image in images])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -14,9 +16,11 @@ from sd2eval import evaluate, front, plots, tables, terminal
 from sd2eval.evaluate import Measured
 from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
-from sd2eval.records import EmissionRow, ImageRecord, RunInfo
+from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
 
+LOG = logging.getLogger("sd2eval")
+"""Without handlers of the reader's own, Python prints its warnings to stderr as they are."""
 CELL = ["checkpoint", "guidance_scale"]
 REPORT_WIDTH = 120
 """Columns of a table that does not go to a terminal."""
@@ -52,7 +56,7 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """Return a run folder's record, ready to read.
+    """Return a run folder's record, ready to read; metrics that are unknown here are said in one line.
 
     Raises:
         InputError: there is no run, or it has no results yet.
@@ -61,6 +65,9 @@ def load_run(path: str | Path) -> Run:
     info = folder.read_info()
     if not folder.has("results.csv"):
         write_report(folder.path)
+    unknown = evaluate.unknown_line(info)
+    if unknown:
+        LOG.warning("sd2eval: %s: %s", folder.path, unknown)
     return Run(folder.path, info)
 
 
@@ -75,7 +82,7 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
     info = store.read_info()
     if measured is None:
         measured = evaluate.measure(store, info)
-    results = tables.results_frame(one.score for one in measured)
+    results = tables.results_frame([*(one.score for one in measured), *_kept(store, info)])
     emissions = evaluate.emissions(store, info)
     rows = pd.DataFrame(
         [asdict(row) for row in emissions], columns=[field.name for field in fields(EmissionRow)]
@@ -100,6 +107,15 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
         written += plots.save(figure, store.path / "pareto")
     # Last, because a complete results.csv says that everything else is there.
     return [store.write_text("results.csv", results.to_csv(index=False)), *written]
+
+
+def _kept(store: RunFolder, info: RunInfo) -> list[Score]:
+    """Return the written scores of metrics that are unknown here: nobody could compute them again."""
+    unknown = evaluate.unknown_metrics(info)
+    if not unknown or not store.has("results.json"):
+        return []
+    written = json.loads((store.path / "results.json").read_text())["scores"]
+    return [Score(**score) for score in written if score["metric"] in unknown]
 
 
 def _has_figure(results: pd.DataFrame) -> bool:

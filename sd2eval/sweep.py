@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sd2eval import checkpoints, evaluate, images, paired, provenance, report, shard
+from sd2eval import checkpoints, evaluate, images, paired, precision, provenance, report, shard
 from sd2eval.checkpoints import Checkpoint, Weights, find_weights
 from sd2eval.config import (
     CheckpointConfig,
@@ -111,6 +111,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
         keep_freed_memory()
     dataset = load_dataset(config.data, config.prompts, definitions)
     check_reference(dataset, config.protocol)
+    precision.require(config, definitions)
     fields = run_identity(config, definitions, dtype) | {"data.captions_sha256": dataset.captions_digest}
     store = RunFolder(Path(config.out or f"outputs/{config.protocol.name}-{digest(fields)[:8]}"))
     store.refuse_foreign()
@@ -120,14 +121,16 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
             return report.load_run(store.path)
     # Weights are fetched and recognised before anything begins, with a display of their own.
     weights = {definition.name: find_weights(definition) for definition in definitions}
-    total = config.prompts.n * len(config.guidance_scales) * len(definitions)
     meter = EnergyMeter(config.energy.country)
     with held(store), Interrupt() as interrupt:
         store.clean()
-        done = sum(len(block) for d in definitions for block in store.blocks(d.name)) * len(
-            config.guidance_scales
+        # At least the first look; `_checkpoint` adds what more is drawn.
+        first = (
+            min(config.prompts.first, len(dataset.prompts)) if config.prompts.auto else len(dataset.prompts)
         )
-        with Progress(total, done_images=done, quiet=not config.progress) as progress:
+        total = first * len(config.guidance_scales) * len(definitions)
+        done = sum(_images_done(store, definition.name) for definition in definitions)
+        with Progress(max(total, done), done_images=done, quiet=not config.progress) as progress:
             job = Job(config, definitions, weights, dataset, store, device, dtype, meter, progress, interrupt)
             _run(job, fields)
     return report.load_run(store.path)
@@ -166,7 +169,7 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
         digests=digests,
         reference_n=len(job.dataset.reference),
         git=provenance.git_state(),
-        versions=provenance.versions(),
+        versions=provenance.versions(job.config.protocol),
         machine=provenance.machine(device_name(job.device)),
         created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
     )
@@ -192,26 +195,55 @@ def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
     job.store.write_arrays("reference", arrays)
 
 
+def _images_done(store: RunFolder, checkpoint: str) -> int:
+    return sum(len(store.read_manifest(checkpoint, block)["images"]) for block in store.blocks(checkpoint))
+
+
 def _checkpoint(job: Job, definition: CheckpointConfig, networks: Networks) -> None:
-    blocks = remaining(job.config.prompts.n, job.store.blocks(definition.name), job.config.shard_size)
-    if not blocks:
-        return
-    todo = sum(map(len, blocks))
-    job.progress.checkpoint(definition.name, job.config.prompts.n, job.config.prompts.n - todo)
+    """Draw a checkpoint look by look, at the scales that are not finished; a fixed number is one look."""
+    name, info = definition.name, job.store.read_info()
+    rule = evaluate.finish(job.store, info, name)
+    scales = job.config.guidance_scales
+    checkpoint: Checkpoint | None = None
+    for look in rule.schedule:
+        blocks = remaining(look, job.store.blocks(name), job.config.shard_size)
+        todo = sum(map(len, blocks))
+        if blocks:
+            if look != rule.schedule[0]:
+                job.progress.more(todo * len(scales))
+            job.progress.checkpoint(name, look, look - todo)
+            checkpoint = checkpoint or _load(job, definition)
+        for block in blocks:
+            assert checkpoint is not None
+            _shard(job, checkpoint, block, networks, scales)
+        if look == rule.schedule[-1]:
+            return
+        with job.spend("metrics"):
+            going = evaluate.open_scales(job.store, info, name, look)
+        if not going:
+            return
+        if blocks:
+            job.progress.print(rule.outlook(name, look, going))
+        scales = list(going)
+
+
+def _load(job: Job, definition: CheckpointConfig) -> Checkpoint:
     with job.spend("load", definition.name):
         files, dtype = job.weights[definition.name].sources, getattr(torch, job.dtype)
         checkpoint = checkpoints.load(definition, job.device, dtype, files)
         checkpoints.check_prediction(checkpoint)
-    for block in blocks:
-        _shard(job, checkpoint, block, networks)
+    return checkpoint
 
 
-def _shard(job: Job, checkpoint: Checkpoint, block: Block, networks: Networks) -> None:
-    config, scales = job.config, job.config.guidance_scales
+def _shard(
+    job: Job, checkpoint: Checkpoint, block: Block, networks: Networks, scales: Sequence[float]
+) -> None:
+    config = job.config
     prompts = job.dataset.prompts[block.first : block.last + 1]
     before = len(job.meter.readings)
     with job.meter.task("sample"):
-        settings = shard.Settings(scales, config.sampler, config.seed, batch_size(config))
+        rows = min(config.batch_size or BATCH_SIZE, len(prompts) * len(scales))
+        settings = shard.Settings(scales, config.sampler, config.seed, rows)
         given = shard.given(checkpoint, job.dataset, prompts, config.seed)
         latents, truncated = shard.sample_latents(
             checkpoint, given.conditioning, prompts, settings, job.progress.advance, job.interrupt.check
@@ -222,7 +254,7 @@ def _shard(job: Job, checkpoint: Checkpoint, block: Block, networks: Networks) -
     with job.meter.task("features"):
         arrays = _measured(job, checkpoint, given, prompts, pixels, networks)
     with job.meter.task("write"):
-        _keep_images(job, checkpoint.definition.name, block, prompts, pixels)
+        _keep_images(job, checkpoint.definition.name, block, prompts, pixels, scales)
         records = shard.records(prompts, scales, pixels, truncated)
     job.progress.advance(0, len(block))
     job.show_energy()
@@ -242,7 +274,8 @@ def _measured(
     config, shape = job.config, pixels.images.shape[:2]
     metrics = own_metrics(config.protocol, checkpoint.definition)
     captions = [prompt.text for prompt in prompts for _ in range(shape[1])]
-    rows = extract(networks, metrics, pixels.images.reshape(-1, *pixels.images.shape[2:]), captions)
+    flat, valid = pixels.images.reshape(-1, *pixels.images.shape[2:]), pixels.valid.reshape(-1)
+    rows = extract(networks, metrics, flat, captions, valid)
     arrays = {name: values.reshape(*shape, *values.shape[1:]) for name, values in rows.items()}
     if given.squares is not None:
         ids = [prompt.caption_id for prompt in prompts]
@@ -252,22 +285,21 @@ def _measured(
     return arrays
 
 
-def _keep_images(job: Job, name: str, block: Block, prompts: Sequence[Prompt], pixels: shard.Pixels) -> None:
+def _keep_images(
+    job: Job,
+    name: str,
+    block: Block,
+    prompts: Sequence[Prompt],
+    pixels: shard.Pixels,
+    scales: Sequence[float],
+) -> None:
     if job.config.images == "all":
-        shard.write_images(job.store, name, prompts, job.config.guidance_scales, pixels)
+        shard.write_images(job.store, name, prompts, scales, pixels)
     if job.config.images != "none" and block.first == 0:
         path = job.store.sheet(name)
         path.parent.mkdir(exist_ok=True)
         texts = [prompt.text for prompt in prompts[:SHEET_CAPTIONS]]
-        images.write_png(
-            path, contact_sheet(pixels.images[: len(texts)], texts, job.config.guidance_scales, name)
-        )
-
-
-def batch_size(config: SweepConfig) -> int:
-    """Return the fixed number of trajectories per UNet call; never more than a full shard has."""
-    most = len(config.guidance_scales) * min(config.shard_size, config.prompts.n)
-    return min(config.batch_size or BATCH_SIZE, most)
+        images.write_png(path, contact_sheet(pixels.images[: len(texts)], texts, scales, name))
 
 
 def finished(store: RunFolder) -> bool:

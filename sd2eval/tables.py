@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sd2eval.metrics import METRICS, Metric, Part
-from sd2eval.pareto import ROLES, Chances, cells, roles
+from sd2eval.pareto import ROLES, Chances, biased, cells, roles
 from sd2eval.records import Score
 from sd2eval.terminal import keep_whole
 
@@ -181,6 +181,8 @@ def _layout(results: pd.DataFrame, kwh: Kwh | None, chances: Chances | None) -> 
         columns[unit] = [f"{factor * kwh[pair]:.2g}" if pair in kwh else "-" for pair in pairs]
     caption = f"n = {wide['n'].iloc[0]:,} per cell, {_LEGEND}" if same_n else _LEGEND
     caption += _CHANCES_LEGEND if chances else ""
+    shown = [metric.name for metric in metrics.values()]
+    caption += "".join(f"\n{warning}" for warning in biased(results[results["metric"].isin(shown)]))
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)], caption
 
 

@@ -29,7 +29,7 @@ def words(text: str) -> list[str]:
 # Which fields change pixels or scores is decided here a second time, by a person. Whoever adds a field to the
 # schema adds it to one of the two: identity if a number can depend on it and no digest in run.json covers it.
 IDENTITY = words("""
-checkpoints guidance_scales noise_levels prompts.n prompts.seed seed sampler.steps sampler.eta data.name dtype
+checkpoints guidance_scales noise_levels prompts.n prompts.first prompts.most prompts.seed precision seed sampler.steps sampler.eta data.name dtype
 checkpoint.name checkpoint.conditioning checkpoint.prediction_type checkpoint.resolution checkpoint.beta_start
 checkpoint.beta_end checkpoint.text checkpoint.noise_level checkpoint.architecture checkpoint.lora_scale
 protocol.name protocol.resolution protocol.resize protocol.fit protocol.quantize protocol.sample_at

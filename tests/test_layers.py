@@ -27,10 +27,10 @@ extractors
 weights.models
 weights.inventory
 sampler fixture dataset pareto plot_labels coco_check
-checkpoints energy progress prompts images store devices plot_curves mini.classifier
+precision checkpoints energy progress prompts images store devices plot_curves mini.classifier
 weights.hub
 weights.hub_errors
-plan provenance interrupt masks noise sheet weights.published reproduction.card
+stopping plan provenance interrupt masks noise sheet weights.published reproduction.card
 transfer
 config
 metrics

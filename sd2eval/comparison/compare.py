@@ -19,6 +19,7 @@ from sd2eval.comparison.paired_cells import PairedCell, image_ids, paired_cells,
 from sd2eval.comparison.pairing import Choice, Pair, Pairing, Side, open_side, pair, shares_noise
 from sd2eval.comparison.result import ALPHA, CORRECTIONS, Comparison, RunComparison, Verdict
 from sd2eval.errors import InputError
+from sd2eval.evaluate import unknown_line
 from sd2eval.metrics import METRICS, Metric
 from sd2eval.statistics import (
     average,
@@ -228,7 +229,7 @@ def _assembled(
         identical_images=sum(cell.same for cell in by_pair.values()),
         image_pairs=sum(int(cell.used.sum()) for cell in by_pair.values()),
         differs=what_differs(a, b, pairing.cells),
-        notes=[*unlike, *pairing.notes, *_left_out(by_pair.values())],
+        notes=[*unlike, *pairing.notes, *_left_out(by_pair.values()), *_unknown(a, b)],
     )
 
 
@@ -256,6 +257,14 @@ def _unlike_noise(a: Side, b: Side, cells: Sequence[Pair]) -> Iterator[str]:
             )
 
 
+def _unknown(a: Side, b: Side) -> Iterator[str]:
+    """Yield a line on each run with metrics that are unknown here."""
+    for side in (a, b):
+        line = unknown_line(side.info)
+        if line:
+            yield f"not compared, {side.letter}: {line}"
+
+
 def _drawn(definition: dict[str, Any]) -> str:
     kind = ", upscaling" if definition.get("conditioning") == "upscaling" else ""
     return f"{definition['resolution']} pixels{kind}"
@@ -264,4 +273,4 @@ def _drawn(definition: dict[str, Any]) -> str:
 def _left_out(cells: Iterable[PairedCell]) -> Iterator[str]:
     invalid = sum(int((~cell.used).sum()) for cell in cells)
     if invalid:
-        yield f"{invalid} pairs of images are left out because one of the two is invalid"
+        yield f"{invalid} pairs of images are left out because one of the two is invalid or was not drawn"

@@ -10,8 +10,11 @@ import dataclasses
 import textwrap
 
 from hydra import compose, initialize_config_module
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -34,6 +37,7 @@ from sd2eval.config.schema import (
 )
 from sd2eval.errors import InputError
 from sd2eval.metrics import METRICS, ROLES
+from sd2eval.plugins import conf_packages, extractor_kinds
 
 __all__ = [
     "CHOICES",
@@ -61,8 +65,24 @@ __all__ = [
 CONFIG_MODULE = "sd2eval.conf"
 
 
+class PluginSettings(SearchPathPlugin):
+    """Lets Hydra find the YAML files of plug-ins: after our own, before those of `--config-dir`."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add them where our own are; another application of Hydra in this process does not get them."""
+        if any(item.path == f"pkg://{CONFIG_MODULE}" for item in search_path.get_path()):
+            for package in conf_packages():
+                search_path.append("sd2eval plug-in", f"pkg://{package}")
+
+
 def register() -> None:
-    """Tell Hydra the schema, so that it refuses misspelt keys and wrong types by name."""
+    """Tell Hydra the schema, so that it refuses misspelt keys and wrong types by name, and the plug-ins.
+
+    Raises:
+        InputError: a plug-in is not as docs/plugins.md says.
+    """
+    conf_packages(), extractor_kinds(), list(METRICS)  # here, because Hydra would hide what is wrong with one
+    Plugins.instance().register(PluginSettings)
     store = ConfigStore.instance()
     store.store(name="sweep_schema", node=SweepConfig)
     store.store(group="data", name="schema", node=DataConfig)

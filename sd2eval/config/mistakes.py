@@ -156,8 +156,6 @@ def _key_problem(cause: OmegaConfBaseException) -> str:
 def _no_such_key(key: str) -> str:
     if key.startswith("checkpoint.components."):
         return f"{key}: not in this checkpoint; allowed with a leading +: {allowed('checkpoint.components')}"
-    if key.startswith("protocol.extractors."):
-        return f"{key}: a metric's own extractor is changed with a leading +, such as +{key}=VALUE"
     keys = [name for name, _ in schema_keys(SweepConfig)]
     near = difflib.get_close_matches(key, keys, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"keys: {', '.join(k for k in keys if '.' not in k)}"
@@ -169,12 +167,15 @@ def _below(group: str) -> str:
     return ", ".join(key for key in keys if key.rpartition(".")[0] == group)
 
 
+OPEN_GROUPS = ("components.", ".extractors.", "precision.")
+
+
 def refuse_added(node: Any, prefix: str = "") -> None:
     """Refuse keys that were added with `+`, which Hydra lets pass beside the schema."""
     known = {key for key, _ in schema_keys(SweepConfig)}
     for key in node:
         name = f"{prefix}{key}"
-        if name not in known and not prefix.endswith(("components.", ".extractors.")):
+        if name not in known and not prefix.endswith(OPEN_GROUPS):
             raise InputError(f"{name}: there is no such key; a leading + does not help")
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():

@@ -14,6 +14,9 @@ from hydra.errors import HydraException
 from sd2eval.config.schema import SweepConfig, schema_keys
 
 COMPONENTS = "checkpoint.components."
+EXTRACTORS = "protocol.extractors."
+OPEN = ("precision.", EXTRACTORS)
+"""Beginnings of keys whose names the schema does not know."""
 
 
 def as_typed(words: Sequence[str], *, many: bool = False) -> list[str]:
@@ -27,7 +30,12 @@ def as_typed(words: Sequence[str], *, many: bool = False) -> list[str]:
         words: overrides, such as `prompts.n=8`.
         many: a comma separates the values of several runs, as with Hydra's --multirun.
     """
-    return [_as_typed(word, many) for word in words]
+    return [_as_typed(_added(word), many) for word in words]
+
+
+def _added(word: str) -> str:
+    """Return a word whose key may be new with the `++` that Hydra wants for one."""
+    return f"++{word}" if word.startswith(OPEN) else word
 
 
 def _as_typed(word: str, many: bool) -> str:
@@ -36,6 +44,8 @@ def _as_typed(word: str, many: bool) -> str:
     if not sign or key in _LISTS or not re.match(r"~?[\w.@/]", key):
         return word
     text = key in _TEXTS or key.startswith(COMPONENTS)
+    if key.startswith(EXTRACTORS):  # has the keys of a role
+        text = f"protocol.distance.{key.rpartition('.')[2]}" in _TEXTS
     if text and value.startswith("~"):
         value = _at_home(value)
         word = f"{name}={value}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sd2eval.config.schema import CheckpointConfig, ProtocolConfig, SweepConfig
+from sd2eval.config.schema import AUTO, CheckpointConfig, ProtocolConfig, SweepConfig
 from sd2eval.errors import InputError
 from sd2eval.metrics import METRICS, ROLES
 from sd2eval.plugins import extractor_kinds
@@ -19,7 +19,7 @@ CHOICES = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "images": ("all", "grid", "none"),
     "protocol.resize": ("bicubic", "lanczos", "bilinear", "bicubic_aliased", "bilinear_aliased"),
-    "protocol.fit": ("crop", "squash"),
+    "protocol.fit": ("crop", "squash", "none"),
     "protocol.quantize": ("round", "truncate"),
     "protocol.sample_at": ("checkpoint", "protocol"),
     "checkpoint.conditioning": ("text", "depth", "inpainting", "upscaling"),
@@ -69,6 +69,7 @@ def _faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
         yield "guidance_scales", _list(scales), "each scale once"
     if len(set(config.noise_levels)) < len(config.noise_levels):
         yield "noise_levels", _list(config.noise_levels), "each level once"
+    yield from _prompt_faults(config)
     yield from _number_faults(config)
     yield from _choice_faults(config)
     yield from _protocol_faults(config.protocol)
@@ -79,9 +80,36 @@ def _faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
         yield "out", config.out, "a folder is needed"
 
 
+def _prompt_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
+    prompts = config.prompts
+    if not prompts.auto and type(prompts.n) is not int:
+        yield "prompts.n", prompts.n, f"allowed: a whole number, or {AUTO}"
+    for key in ("first", "most") if prompts.auto else ("n",):
+        yield from _too_few(f"prompts.{key}", getattr(prompts, key), config.protocol.metrics)
+    if prompts.auto and not config.precision:
+        first = next(iter(config.protocol.metrics), "fid")
+        yield "prompts.n", AUTO, f"say how precise, such as precision.{first}=0.3"
+    for name, target in config.precision.items():
+        if not prompts.auto:
+            yield f"precision.{name}", target, f"goes with prompts.n={AUTO} only"
+        if name not in config.protocol.metrics:
+            listed = ", ".join(config.protocol.metrics)
+            yield f"precision.{name}", target, f"not measured; protocol.metrics has {listed}"
+        if not 0 < target < math.inf:
+            yield f"precision.{name}", target, "a standard error to reach is a finite number above 0"
+
+
+def _too_few(key: str, n: int | None, metrics: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    if n is None:
+        return
+    if n < 2:
+        yield key, n, "at least 2 prompts are needed for a standard error"
+    for name in metrics:
+        if name in METRICS and n < METRICS[name].smallest:
+            yield key, n, f"{name} needs at least {METRICS[name].smallest} images"
+
+
 def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
-    if config.prompts.n < 2:
-        yield "prompts.n", config.prompts.n, "at least 2 prompts are needed for a standard error"
     if not 1 <= config.sampler.steps <= 1000:
         yield "sampler.steps", config.sampler.steps, "allowed: 1 to 1000 (the schedule has 1000 timesteps)"
     if not 0 <= config.sampler.eta <= 1:
@@ -117,8 +145,6 @@ def _metric_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
             continue
         if config.protocol.resolution < WINDOWED_PIXELS and name.startswith(WINDOWED):
             yield "protocol.metrics", name, f"protocol.resolution must be at least {WINDOWED_PIXELS} for it"
-        if config.prompts.n < METRICS[name].smallest:
-            yield "prompts.n", config.prompts.n, f"{name} needs at least {METRICS[name].smallest} images"
         slot, kinds = METRICS[name].extractor, METRICS[name].needs
         if slot and kinds and config.protocol.extractor(slot).kind not in kinds:
             # A published name is never put on another network's numbers.

@@ -17,6 +17,9 @@ from omegaconf import MISSING
 
 from sd2eval.metrics.metric import ROLES
 
+AUTO = "auto"
+"""As many captions as each cell needs."""
+
 
 def _identity() -> Any:
     """Declare a field that changes pixels or scores."""
@@ -32,8 +35,15 @@ def _runtime() -> Any:
 class PromptsConfig:
     """Which captions."""
 
-    n: int = _identity()
+    n: Any = _identity()  # a whole number, or `auto` (`rules` checks it: OmegaConf cannot merge a union)
     seed: int = _identity()
+    first: int = _identity()  # of `auto`, as `most`
+    most: int | None = _identity()
+
+    @property
+    def auto(self) -> bool:
+        """Whether each cell stops when it is precise enough."""
+        return bool(self.n == AUTO)
 
 
 @dataclass(kw_only=True)
@@ -130,6 +140,7 @@ class SweepConfig:
     guidance_scales: list[float] = _identity()
     noise_levels: list[int] = _identity()
     prompts: PromptsConfig = _identity()
+    precision: dict[str, float] = dataclasses.field(default_factory=dict, metadata={"identity": True})
     seed: int = _identity()
     sampler: SamplerConfig = _identity()
     data: DataConfig = _identity()

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from sd2eval.checkpoints.conditioning import to_signed
 from sd2eval.config import ExtractorConfig
+from sd2eval.errors import InputError
 from sd2eval.extractors.base import Extractor, Images, local_source
 from sd2eval.extractors.open_clip import towers
 
@@ -27,7 +28,14 @@ def load(config: ExtractorConfig, device: torch.device) -> Extractor:
     tokenizer = SimpleTokenizer(str(merges), context_length=settings["text_cfg"]["context_length"])
     mean, std = (torch.tensor(preprocess[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
 
+    size = settings["vision_cfg"]["image_size"]
+
     def prepare(batch: Images) -> torch.Tensor:
+        if batch.shape[1:3] != (size, size):
+            raise InputError(
+                f"extractor '{config.name}': takes {size}x{size} images and does not resize, got "
+                f"{batch.shape[2]}x{batch.shape[1]}; choose protocol.fit=crop and protocol.resolution={size}"
+            )
         return ((to_signed(batch) + 1.0) / 2.0 - mean) / std
 
     return towers(config, model, prepare, tokenizer, device)
