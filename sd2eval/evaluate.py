@@ -13,8 +13,8 @@ from sd2eval.energy import split
 from sd2eval.errors import InputError
 from sd2eval.metrics import METRICS, Metric, Reference, applicable, evaluate
 from sd2eval.plan import Cell, cells, remaining
-from sd2eval.provenance import plugins_in
 from sd2eval.precision import Finish
+from sd2eval.provenance import plugins_in
 from sd2eval.records import EmissionRow, EnergyReading, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
 
@@ -83,7 +83,7 @@ def planned_cells(info: RunInfo) -> list[Cell]:
 
 
 def planned_metrics(info: RunInfo, checkpoint: str) -> list[Metric]:
-    """Return the protocol's metrics that a checkpoint's cells have; those that are unknown here are left out."""
+    """Return the protocol's metrics that a checkpoint's cells have, those that are known here."""
     known = [name for name in info.config["protocol"]["metrics"] if name in METRICS]
     return applicable(known, info.config["checkpoint_definitions"][checkpoint])
 

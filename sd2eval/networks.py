@@ -132,13 +132,15 @@ def extract(
 def _check_output(name: str, output: str, array: Any, count: int, valid: NDArray[np.bool_] | None) -> None:
     """Refuse what is not float32 [count, d], or [count] of `value`, or not finite for a valid image."""
     shape, axes = ("[N]", 1) if output == "value" else ("[N, d]", 2)
-    given = f"{array.dtype} {[*array.shape]}" if isinstance(array, np.ndarray) else type(array).__name__
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != axes or len(array) != count:
+    is_array = isinstance(array, np.ndarray)
+    given = f"{array.dtype} {[*array.shape]}" if is_array else type(array).__name__
+    if not is_array or array.dtype != np.float32 or array.ndim != axes or len(array) != count:
         raise InputError(
-            f"extractor '{name}': `{output}` must be a NumPy array, float32 {shape}; got {given} for {count} images"
+            f"extractor '{name}': `{output}` must be a NumPy array, float32 {shape}; got {given} for "
+            f"{count} images"
         )
-    finite = np.isfinite(array if valid is None else array[valid])
-    bad = ~finite.reshape(len(finite), -1).all(axis=1)
+    used = array if valid is None else array[valid]
+    bad = ~np.isfinite(used.reshape(len(used), -1)).all(axis=1)
     if bad.any():
         raise InputError(
             f"extractor '{name}': `{output}` is NaN or infinite for {bad.sum()} of {len(bad)} images"

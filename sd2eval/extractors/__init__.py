@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from sd2eval import plugins
@@ -18,14 +19,26 @@ def load_extractor(config: ExtractorConfig, device: torch.device) -> Extractor:
     """Load an extractor by its `kind`.
 
     Raises:
-        InputError: an unknown kind, or weights that are not here, are others or cannot be fetched.
+        InputError: an unknown kind, or weights that are not here, are others or cannot be fetched; or a
+            plug-in that is not as docs/plugins.md says.
     """
-    from sd2eval.extractors.base import loading
+    from sd2eval.extractors.base import Extractor, loading
 
     kinds = plugins.extractor_kinds()
     if config.kind not in kinds:
         raise InputError(f"extractor kind '{config.kind}' is unknown; allowed: {', '.join(kinds)}")
-    module = plugins.load(kinds[config.kind])
+    module, where = plugins.load(kinds[config.kind]), plugins.describe(kinds[config.kind])
+    if not callable(getattr(module, "load", None)):
+        raise InputError(f"plug-in {where}: has no function load(config, device)")
     with loading(config):
-        extractor: Extractor = module.load(config, device)
+        extractor = module.load(config, device)
+    if not isinstance(extractor, Extractor):
+        raise InputError(
+            f"plug-in {where}: load() must return a sd2eval.extractors.base.Extractor, "
+            f"not {type(extractor).__name__}"
+        )
+    if not re.fullmatch("[0-9a-f]{64}", extractor.digest):
+        raise InputError(
+            f"plug-in {where}: the digest of extractor '{config.name}' is no SHA-256; state_digest gives one"
+        )
     return extractor

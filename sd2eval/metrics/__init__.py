@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sd2eval import plugins
 from sd2eval.errors import InputError
+from sd2eval.metrics.claims import Claim, claim
 from sd2eval.metrics.metric import ROLES, Kind, Metric, Part, array_name
+from sd2eval.metrics.paired import mean_of_images
 from sd2eval.metrics.reference import Reference
+from sd2eval.records import Direction
 from sd2eval.statistics import standard_error
 
 __all__ = [
     "METRICS",
     "ROLES",
+    "Claim",
     "Kind",
     "Measurement",
     "Metric",
@@ -25,30 +30,77 @@ __all__ = [
     "Reference",
     "applicable",
     "array_name",
+    "claim",
     "evaluate",
+    "mean_of_images",
 ]
 
 MINI_WEIGHTS = "package:mini/weights"
 """Where a checkpoint's source lies in the embedded family."""
 
 
-def _declared() -> dict[str, Metric]:
-    """Return every metric by name, from the modules that declare them.
+class Registry(Mapping[str, Metric]):
+    """Every metric by name, in the order of tables, with the module that declares it.
+
+    The modules are imported at the first question, so that they themselves can import from this package.
+    """
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._found[name][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def module(self, name: str) -> str:
+        """Return the module that declares a metric."""
+        return self._found[name][1]
+
+    @cached_property
+    def _found(self) -> dict[str, tuple[Metric, str]]:
+        return _declared()
+
+
+def _declared() -> dict[str, tuple[Metric, str]]:
+    """Return every metric and its module by name, from the modules that declare them.
 
     Raises:
-        InputError: a module declares none, or two declare the same name.
+        InputError: a module cannot be imported or declares none, one is declared wrongly, or two have the
+            same name.
     """
-    found: dict[str, Metric] = {}
-    owners: dict[str, str] = {}
+    found: dict[str, tuple[Metric, str]] = {}
     for module in plugins.metric_modules().values():
-        metrics = getattr(plugins.load(module), "METRICS", None)
-        if not metrics or not all(isinstance(metric, Metric) for metric in metrics):
-            raise InputError(f"plug-in {module}: METRICS must be a sequence of sd2eval.metrics.Metric")
+        metrics, where = getattr(plugins.load(module), "METRICS", None), plugins.describe(module)
+        whole = isinstance(metrics, Sequence) and all(isinstance(metric, Metric) for metric in metrics)
+        if not (metrics and whole):
+            raise InputError(f"plug-in {where}: METRICS must be a sequence of sd2eval.metrics.Metric")
         for metric in metrics:
             if metric.name in found:
-                raise InputError(f"metric {metric.name}: declared by {owners[metric.name]} and by {module}")
-            found[metric.name], owners[metric.name] = metric, module
-    return dict(sorted(found.items(), key=lambda item: _place(item[1])))
+                there = plugins.describe(found[metric.name][1])
+                raise InputError(f"metric {metric.name}: declared by {there} and by {where}")
+            if plugins.origin(module):
+                _check(metric, where)
+            found[metric.name] = metric, module
+    return dict(sorted(found.items(), key=lambda item: _place(item[1][0])))
+
+
+def _check(metric: Metric, where: str) -> None:
+    """Refuse a declaration of another package that the sweep or the tables could not work with."""
+    kinds = tuple(kind for kind in ORDER if kind != "paired")  # paired ones are measured by `sd2eval.paired`
+    allowed = {"kind": kinds, "direction": get_args(Direction), "against": tuple(COUNTERPARTS)}
+    for key, choices in allowed.items():
+        if getattr(metric, key) not in choices:
+            raise InputError(
+                f"plug-in {where}: metric {metric.name}: {key} is {getattr(metric, key)!r}; allowed: "
+                f"{', '.join(map(str, choices))}"
+            )
+    if not metric.extractor:
+        raise InputError(
+            f"plug-in {where}: metric {metric.name}: `extractor` must name a YAML in conf/extractor/, or one "
+            f"of {', '.join(ROLES)}"
+        )
 
 
 def _place(metric: Metric) -> tuple[int, bool]:
@@ -58,7 +110,7 @@ def _place(metric: Metric) -> tuple[int, bool]:
 
 ORDER: tuple[Kind, ...] = ("distance", "kernel", "score", "other", "paired")
 """Of the kinds in tables."""
-METRICS: dict[str, Metric] = _declared()
+METRICS = Registry()
 """Every metric by name, in the order of tables."""
 
 
