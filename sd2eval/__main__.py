@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def help_text() -> str:
     """Return what `python -m sd2eval` prints."""
-    verbs = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
+    verbs = "\n".join(f"  {verb:<15} {line}" for verb, line in VERBS.items())
     return HELP.format(version=sd2eval.__version__, verbs=verbs)
 
 

@@ -41,7 +41,7 @@ class CellImages:
     pngs: list[Png]
     """In prompt order, invalid ones left out."""
     valid: NDArray[np.bool_]
-    """[n] over all captions of the run."""
+    """[n] over all captions of the run; also False where nothing was drawn."""
     side: int
     """Pixels; of its PNGs, all square."""
 
@@ -61,24 +61,21 @@ def images_of(
     Raises:
         InputError: a PNG is not there.
     """
+    places = {prompt["caption_id"]: place for place, prompt in enumerate(store.read_prompts())}
     found: dict[float, list[Png]] = {scale: [] for scale in scales}
-    valid: dict[float, list[bool]] = {scale: [] for scale in scales}
+    valid = {scale: np.zeros(len(places), dtype=np.bool_) for scale in scales}
     for block in store.blocks(checkpoint):
         shard = store.path / "shards" / checkpoint / block.key
         for image in store.read_manifest(checkpoint, block)["images"]:
             scale = image["guidance_scale"]
-            if scale not in found:
-                continue
-            valid[scale].append(not image["invalid"])
-            if not image["invalid"]:
+            if scale in found and not image["invalid"]:
+                valid[scale][places[image["caption_id"]]] = True
                 file = store.image_folder(Cell(checkpoint, scale)) / f"{image['caption_id']}.png"
                 found[scale].append(Png(file, image["sha256"], shard))
     for png in (png for pngs in found.values() for png in pngs):
         if not png.file.is_file():
             raise InputError(_missing(png, str(info.config["images"])))
-    return [
-        CellImages(Cell(checkpoint, scale), found[scale], np.array(valid[scale]), side) for scale in scales
-    ]
+    return [CellImages(Cell(checkpoint, scale), found[scale], valid[scale], side) for scale in scales]
 
 
 def batches(pngs: Sequence[Png]) -> Iterator[list[Pixels]]:

@@ -107,7 +107,8 @@ def real_images(store: RunFolder, info: RunInfo, metric: Metric, data_root: str 
     """
     record = info.config["data"] | ({"root": data_root} if data_root else {})
     data = DataConfig(**{field.name: record[field.name] for field in fields(DataConfig)})
-    wanted = PromptsConfig(n=len(store.read_prompts()), seed=info.config["prompts"]["seed"])
+    known = {field.name: info.config["prompts"].get(field.name) for field in fields(PromptsConfig)}
+    wanted = PromptsConfig(**known | {"n": len(store.read_prompts())})
     try:
         dataset = load_dataset(data, wanted, [])
     except InputError as error:
