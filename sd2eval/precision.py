@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from sd2eval.config import CheckpointConfig, SweepConfig
-from sd2eval.config.schema import AUTO
 from sd2eval.errors import InputError
 from sd2eval.metrics import Metric, applicable
-from sd2eval.stopping import enough, expected_n, looks
+from sd2eval.stopping import AUTO, enough, expected_n, looks
+
+if TYPE_CHECKING:  # a finished run is read without the library of settings
+    from sd2eval.config import CheckpointConfig, SweepConfig
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sd2eval.errors import InputError
 
+AUTO = "auto"
+"""`prompts.n` of a run whose cells stop by themselves."""
 FIRST_LOOK = 500
 """Captions before which nothing stops: from 200 on, rare or far-flung values cover less than 92%."""
 

@@ -8,12 +8,18 @@ import pytest
 
 import sd2eval
 
-SMALL = ("experiment=smoke", "prompts.n=8", "images=none", "progress=false")
+SMALL = (
+    "experiment=smoke",
+    "prompts.n=6",
+    "protocol.metrics=[fd_mini,kid_mini,clip_mini,psnr,ssim,lpips_mini]",
+    "images=none",
+    "progress=false",
+)
 ONE = ("checkpoints=[512-base]", "guidance_scales=[1.5]")
 SETTINGS: dict[str, tuple[str, ...]] = {
     "base": (),
     "steps": ("sampler.steps=6",),
-    "few": ("prompts.n=5",),
+    "few": ("prompts.n=4",),
     "seed": (*ONE, "seed=1"),
     "protocol": (*ONE, "protocol.quantize=truncate"),
 }

@@ -239,8 +239,10 @@ def test_help_names_every_metric() -> None:
     assert [name for name in METRICS if not re.search(rf"(?<!\w){name}(?!\w)", text)] == []
 
 
-@pytest.mark.parametrize("name", options("protocol"))
-def test_a_protocol_has_every_metric_of_its_networks(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [name for name in options("protocol") if name.startswith(("mini", "model_card"))]
+)
+def test_a_protocol_of_ours_has_every_metric_of_its_networks(name: str) -> None:
     metrics = from_overrides(f"protocol={name}", "checkpoint=512-base-ema")[0].protocol.metrics
     networks = [metric for metric in METRICS.values() if metric.extractor in (*ROLES, None)]
     mini = {metric.name for metric in networks if metric.mini or not (metric.needs or metric.part == "depth")}

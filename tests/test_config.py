@@ -29,7 +29,8 @@ def words(text: str) -> list[str]:
 # Which fields change pixels or scores is decided here a second time, by a person. Whoever adds a field to the
 # schema adds it to one of the two: identity if a number can depend on it and no digest in run.json covers it.
 IDENTITY = words("""
-checkpoints guidance_scales noise_levels prompts.n prompts.first prompts.most prompts.seed precision seed sampler.steps sampler.eta data.name dtype
+checkpoints guidance_scales noise_levels prompts.n prompts.first prompts.most prompts.seed precision seed
+sampler.steps sampler.eta data.name dtype
 checkpoint.name checkpoint.conditioning checkpoint.prediction_type checkpoint.resolution checkpoint.beta_start
 checkpoint.beta_end checkpoint.text checkpoint.noise_level checkpoint.architecture checkpoint.lora_scale
 protocol.name protocol.resolution protocol.resize protocol.fit protocol.quantize protocol.sample_at
@@ -123,6 +124,8 @@ def test_a_further_extractor_comes_with_its_metric_and_can_be_changed() -> None:
     plain = from_overrides(*words)[0].protocol
     assert own.extractor("open_clip_vit_h_14").model == "ViT-H-14"
     assert (own.extractor("open_clip_vit_h_14").source, own.score.source) == ("/mine", None)
+    key = "protocol.extractors.open_clip_vit_h_14.source"  # the + can be left out
+    assert from_overrides(*words, f"{key}=/mine")[0].protocol == own
     assert digest(identity_fields(own)) == digest(identity_fields(plain))
     other = from_overrides(*words, "+protocol.extractors.open_clip_vit_h_14.dtype=float16")[0].protocol
     assert digest(identity_fields(other)) != digest(identity_fields(plain))
@@ -132,7 +135,6 @@ def test_a_further_extractor_comes_with_its_metric_and_can_be_changed() -> None:
     ("word", "message"),
     [
         ("+protocol.extractors.open_clip_vit_h_14.sorce=x", "sorce"),
-        ("protocol.extractors.open_clip_vit_h_14.source=x", "leading [+]"),
         ("+protocol.extractors.open_clip_vit_b_32.source=x", "no metric in protocol.metrics uses it"),
         ("+protocol.extractors.open_clip_vit_h_14.kind=inception", "stands for protocol.extractors"),
         ("+protocol.extractors.open_clip_vit_h_14.kind=magic", "allowed: .*inception"),
@@ -193,7 +195,7 @@ def test_the_edges_of_what_is_allowed_are_allowed(override: str) -> None:
     ("override", "words"),
     [
         ("prompts.m=1", "prompts.n"),
-        ("data=nope", "coco, mini"),
+        ("data=nope", "coco, coco2014, mini"),
         ("seed=1,2", r"seed=\[1,2\]"),
         ("--foo", "--foo"),
     ],

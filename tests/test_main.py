@@ -100,7 +100,7 @@ def test_settings_are_printed_and_nothing_is_run(here: Path, capfd: pytest.Captu
     ended = call("sweep --cfg job prompts.n=7 checkpoints=[768-v]", capfd)
     assert ended.code in (0, None)
     settings: Any = OmegaConf.create(ended.out)
-    assert settings["prompts"] == {"n": 7, "seed": 0}
+    assert settings["prompts"] == {"n": 7, "seed": 0, "first": 500, "most": None}
     assert settings["checkpoints"] == ["768-v"]
     assert list(here.iterdir()) == []
 
@@ -130,7 +130,7 @@ MISTAKES = {
     # types
     "sweep prompts.n=abc": ("prompts.n=abc", "a whole number"),
     "sweep prompts.n=1.5": ("prompts.n=1.5", "a whole number"),
-    "sweep prompts.n=null": ("prompts.n", "null is not allowed"),
+    "sweep prompts.n=null": ("prompts.n", "allowed: a whole number, or auto"),
     "sweep prompts.n=": ("prompts.n", "a whole number"),
     "sweep seed=1,2": ("seed=1,2", "one value"),
     "sweep sampler.eta=x": ("sampler.eta=x", "a number"),
@@ -178,13 +178,13 @@ MISTAKES = {
     "sweep noise_levels=[20,-1]": ("sd2eval: noise_levels=[20,-1]", "0 to 999"),
     "sweep noise_levels=[1000] checkpoint=x4-upscaling": ("sd2eval: noise_levels=[1000]", "0 to 999"),
     # groups and what must fit together
-    "sweep data=nope": ("data=nope", "coco, mini"),
-    "sweep protocol=nope": ("protocol=nope", "mini, mini_native, model_card"),
+    "sweep data=nope": ("data=nope", "coco, coco2014, mini"),
+    "sweep protocol=nope": ("protocol=nope", "mini_native, mini_squash, mlperf, model_card"),
     "sweep experiment=nope": ("experiment=nope", "model_card, smoke"),
     "sweep extractor=mini_clip": ("extractor", "extractor@protocol.distance"),
     "sweep protocol=model_card": ("512-base", "512 pixels"),
     "sweep protocol.metrics=[]": ("protocol.metrics", "at least one metric"),
-    "sweep protocol.metrics=[nope]": ("protocol.metrics=nope", "fid, kid, clip_score"),
+    "sweep protocol.metrics=[nope]": ("protocol.metrics=nope", "fid, fd_mini, fd_dinov2, kid"),
     "sweep protocol.metrics=[fid]": ("protocol.metrics=fid", "protocol.distance.kind=inception"),
     "sweep protocol.distance.kind=x": ("protocol.distance.kind=x", "inception"),
     "sweep protocol.score.batch_size=0": ("protocol.score.batch_size=0", "at least 1"),

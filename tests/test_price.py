@@ -41,7 +41,11 @@ def test_a_known_layer_is_counted_with_two_operations_per_multiply_add() -> None
 def test_the_price_grows_with_prompts_and_steps_as_the_sampler_does() -> None:
     def flops(*overrides: str) -> float:
         config, definitions = from_overrides("checkpoints=[512-base]", *overrides)
-        return price.estimate(config, definitions, torch.device("cpu"), "float32").prices[0].flops
+        return (
+            price.estimate(config, definitions, config.prompts.n, torch.device("cpu"), "float32")
+            .prices[0]
+            .flops
+        )
 
     whole = flops("prompts.n=64")
     assert flops("prompts.n=128") == pytest.approx(2 * whole)
@@ -106,12 +110,12 @@ def test_a_hub_id_is_priced_without_asking_the_hub() -> None:
     config, definitions = from_overrides(
         "experiment=smoke", "checkpoint=512-base", "checkpoint.source=somebody/something"
     )
-    assert price_table.require(config, definitions) == []
+    assert price_table.require(config, definitions) == (config.prompts.n, [])
 
 
 def test_the_price_without_a_data_set_says_that_the_sweep_needs_one() -> None:
     config, definitions = from_overrides("experiment=smoke", "data=coco")
-    (line,) = price_table.require(config, definitions)
+    _, (line,) = price_table.require(config, definitions)
     assert "data.root=DIR" in line
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sd2eval.config.schema import AUTO, CheckpointConfig, ProtocolConfig, SweepConfig
+from sd2eval.config.schema import CheckpointConfig, ProtocolConfig, SweepConfig
 from sd2eval.errors import InputError
 from sd2eval.metrics import METRICS, ROLES
 from sd2eval.plugins import extractor_kinds
+from sd2eval.stopping import AUTO
 
 # The values a string key may take; the error message prints them.
 CHOICES = {

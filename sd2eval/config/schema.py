@@ -16,9 +16,7 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import MISSING
 
 from sd2eval.metrics.metric import ROLES
-
-AUTO = "auto"
-"""As many captions as each cell needs."""
+from sd2eval.stopping import AUTO
 
 
 def _identity() -> Any:

@@ -52,7 +52,7 @@ def cosines(run: Path, checkpoint: str, column: int) -> np.ndarray:
     images = np.concatenate(
         [store.read_shard(checkpoint, block)[0]["score"][:, column] for block in store.blocks(checkpoint)]
     ).astype(float)
-    texts = store.read_arrays("reference")["score_text"].astype(float)
+    texts = store.read_arrays("reference")["texts.score"].astype(float)
     return (images * texts).sum(axis=1) / np.linalg.norm(images, axis=1) / np.linalg.norm(texts, axis=1)
 
 
@@ -170,7 +170,7 @@ def test_captions_are_matched_by_their_id_not_by_their_place(
     prompts = store.read_prompts()
     store.write_json("prompts.json", prompts[::-1])
     reference = store.read_arrays("reference")
-    store.write_arrays("reference", reference | {"score_text": reference["score_text"][::-1]})
+    store.write_arrays("reference", reference | {"texts.score": reference["texts.score"][::-1]})
     for name in ("512-base", "x4-upscaling"):
         (block,) = store.blocks(name)
         arrays, manifest = store.read_shard(name, block)
