@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from sd2eval.config import CheckpointConfig, ProtocolConfig
 from sd2eval.errors import InputError
-from sd2eval.extractors import load_extractor
+from sd2eval.extractors import load_extractor, published_weights
 from sd2eval.extractors.base import Extractor, Images
 from sd2eval.metrics import Metric, applicable, array_name
 from sd2eval.plugins import extractor_kinds, origin
+from sd2eval.weights.models import obtain
 
 ON_DEMAND = "perceptual"
 """The role whose network is loaded for some checkpoints only; its name pins its weights."""
@@ -57,10 +58,10 @@ def load_networks(
     found = {
         metric.name: metric for definition in definitions for metric in own_metrics(protocol, definition)
     }
-    slots = dict.fromkeys(metric.extractor for metric in found.values() if metric.extractor)
-    networks = Networks(
-        {slot: load_extractor(protocol.extractor(slot), device) for slot in slots}, list(found.values())
-    )
+    loaded = {
+        slot: load_extractor(protocol.extractor(slot), device) for slot in _slots(protocol, definitions)
+    }
+    networks = Networks(loaded, list(found.values()))
     for metric in found.values():
         _check(metric, networks)
     _try_out(networks, protocol)
@@ -79,6 +80,25 @@ def _try_out(networks: Networks, protocol: ProtocolConfig) -> None:
     size = (2, protocol.resolution, protocol.resolution, 3)
     noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     extract(networks, metrics, noise, ["a photo of a ball"] * len(noise))
+
+
+def fetch_weights(
+    protocol: ProtocolConfig, definitions: Sequence[CheckpointConfig], *, progress: bool = True
+) -> None:
+    """Get the published weights of the networks that the metrics need, where they are not here yet.
+
+    Raises:
+        InputError: they are not to be had, or are others.
+        Stopped: the connection broke off; the next call goes on from there.
+    """
+    for slot in _slots(protocol, definitions):
+        for name in published_weights(protocol.extractor(slot)):
+            obtain(name, progress=progress)
+
+
+def _slots(protocol: ProtocolConfig, definitions: Sequence[CheckpointConfig]) -> list[str]:
+    metrics = [metric for definition in definitions for metric in own_metrics(protocol, definition)]
+    return list(dict.fromkeys(metric.extractor for metric in metrics if metric.extractor))
 
 
 def own_metrics(protocol: ProtocolConfig, definition: CheckpointConfig) -> list[Metric]:

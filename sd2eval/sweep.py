@@ -31,7 +31,7 @@ from sd2eval.devices import device_name, keep_freed_memory, resolve_device, reso
 from sd2eval.energy import EnergyMeter
 from sd2eval.identity import check_reference, input_digests, reference_name, refuse_other, run_identity
 from sd2eval.interrupt import Interrupt
-from sd2eval.networks import Networks, extract, load_networks, own_metrics
+from sd2eval.networks import Networks, extract, fetch_weights, load_networks, own_metrics
 from sd2eval.plan import Block, remaining
 from sd2eval.progress import Progress
 from sd2eval.records import SCHEMA_VERSION, EnergyReading, Prompt, RunInfo
@@ -121,6 +121,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
             return report.load_run(store.path)
     # Weights are fetched and recognised before anything begins, with a display of their own.
     weights = {definition.name: find_weights(definition) for definition in definitions}
+    fetch_weights(config.protocol, definitions, progress=config.progress)
     meter = EnergyMeter(config.energy.country)
     with held(store), Interrupt() as interrupt:
         store.clean()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from sd2eval.config import ExtractorConfig, from_overrides
 from sd2eval.errors import InputError
 from sd2eval.extractors import load_extractor
 from sd2eval.extractors.base import Extractor
+from sd2eval.weights import models
+from sd2eval.weights.published import published
 from tests.loopback import serving
 
 CPU = torch.device("cpu")
@@ -148,22 +153,32 @@ def test_the_digest_names_the_weights(
     assert load_extractor(config(tmp_path / "other.pth"), CPU).digest != alex.digest
 
 
-def test_weights_are_fetched_under_their_name_and_checked(
+def test_weights_are_fetched_by_their_name_in_the_table_and_checked(
     alex: Extractor, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # loopback is no network
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("SD2EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
     content = backbone.read_bytes()
-    name, other = f"alexnet-owt-{hashlib.sha256(content).hexdigest()[:8]}", "alexnet-owt-00000000"
+    entry = published()["lpips_alex"]
     with serving() as server:
-        monkeypatch.setattr("sd2eval.extractors.lpips_alex.ADDRESS", server.url("{name}.pth"))
-        for served in (name, other):
-            server.add(f"{served}.pth", content)
-        assert load_extractor(config(None, pretrained=name), CPU).digest == alex.digest
-        with pytest.raises(InputError, match=r"not the file wanted.*protocol.perceptual.source=FILE"):
-            load_extractor(config(None, pretrained=other), CPU)
-    assert [file.name for file in tmp_path.rglob("*.pth")] == [f"{name}.pth"]
-    assert load_extractor(config(None, pretrained=name), CPU).digest == alex.digest  # no server any more
+        server.add("alexnet.pth", content)
+        for digest in (hashlib.sha256(content).hexdigest(), 64 * "0"):
+            table = tmp_path / f"{digest[:8]}.csv"
+            columns = dataclasses.asdict(entry) | {"sha256": digest, "url": server.url("alexnet.pth")}
+            columns["companions"] = ""
+            with table.open("w") as file:
+                writer = csv.DictWriter(file, list(columns))
+                writer.writeheader()
+                writer.writerow(columns)
+            obtain = functools.partial(models.obtain, table=table)
+            monkeypatch.setattr("sd2eval.extractors._published.models.obtain", obtain)
+            if digest == 64 * "0":
+                with pytest.raises(InputError, match=r"lpips_alex.*source="):
+                    load_extractor(config(None, pretrained="lpips_alex"), CPU)
+            else:
+                assert load_extractor(config(None, pretrained="lpips_alex"), CPU).digest == alex.digest
 
 
 @pytest.mark.parametrize(
@@ -181,8 +196,8 @@ def test_what_cannot_be_loaded_is_one_clear_line(settings: dict[str, str], line:
 
 
 def test_another_file_than_the_published_is_refused(backbone: Path) -> None:
-    with pytest.raises(InputError, match=r"is not alexnet-owt-7be5be79 \(has sha256"):
-        load_extractor(config(backbone, pretrained="alexnet-owt-7be5be79"), CPU)
+    with pytest.raises(InputError, match=r"is not lpips_alex \(has sha256"):
+        load_extractor(config(backbone, pretrained="lpips_alex"), CPU)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sd2eval import plugins
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
     from sd2eval.extractors.base import Extractor
 
 
+def published_weights(config: ExtractorConfig) -> tuple[str, ...]:
+    """Return the names of the published weights that loading an extractor fetches where they are not here.
+
+    A kind that fetches any says so in its module's `needs(config)`.
+
+    Raises:
+        InputError: an unknown kind, or settings that make no sense.
+    """
+    needs = getattr(_module(config)[0], "needs", None)
+    return () if needs is None else tuple(needs(config))
+
+
 def load_extractor(config: ExtractorConfig, device: torch.device) -> Extractor:
     """Load an extractor by its `kind`.
 
@@ -24,10 +37,7 @@ def load_extractor(config: ExtractorConfig, device: torch.device) -> Extractor:
     """
     from sd2eval.extractors.base import Extractor, loading
 
-    kinds = plugins.extractor_kinds()
-    if config.kind not in kinds:
-        raise InputError(f"extractor kind '{config.kind}' is unknown; allowed: {', '.join(kinds)}")
-    module, where = plugins.load(kinds[config.kind]), plugins.describe(kinds[config.kind])
+    module, where = _module(config)
     if not callable(getattr(module, "load", None)):
         raise InputError(f"plug-in {where}: has no function load(config, device)")
     with loading(config):
@@ -42,3 +52,11 @@ def load_extractor(config: ExtractorConfig, device: torch.device) -> Extractor:
             f"plug-in {where}: the digest of extractor '{config.name}' is no SHA-256; state_digest gives one"
         )
     return extractor
+
+
+def _module(config: ExtractorConfig) -> tuple[ModuleType, str]:
+    """Return the module of an extractor's kind, and how messages call it."""
+    kinds = plugins.extractor_kinds()
+    if config.kind not in kinds:
+        raise InputError(f"extractor kind '{config.kind}' is unknown; allowed: {', '.join(kinds)}")
+    return plugins.load(kinds[config.kind]), plugins.describe(kinds[config.kind])

@@ -132,6 +132,14 @@ def load(config: ExtractorConfig, device: torch.device) -> Extractor:
     return Extractor(name=config.name, digest=digest, images=values(judge, config.batch_size))
 
 
+def needs(config: ExtractorConfig) -> tuple[str, ...]:
+    """Return the published weights that `load` fetches."""
+    tower = open_clip.published_name(config)
+    if config.source is None:
+        return config.name, tower
+    return (tower,) if local_source(config).is_file() else ()
+
+
 def _files(config: ExtractorConfig) -> tuple[Path, Path]:
     """Return where the head and its CLIP are, fetched if need be."""
     tower = open_clip.published_name(config)

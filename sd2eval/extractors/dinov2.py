@@ -37,6 +37,11 @@ OFFSET = 0.1
 """What the authors add to the number of patches when they interpolate positions."""
 
 
+def needs(config: ExtractorConfig) -> tuple[str, ...]:
+    """Return the published weights that `load` fetches."""
+    return () if config.source else (config.name,)
+
+
 def load(config: ExtractorConfig, device: torch.device) -> Extractor:
     """Load it from a folder in transformers' layout, `config.json` and `model.safetensors`; features [N, d].
 

@@ -26,6 +26,11 @@ ANTIALIAS = {None: True, "antialias": True, "aliased": False}
 """By `preprocess`. The authors leave it to torchvision, which did not antialias tensors before its 0.17."""
 
 
+def needs(config: ExtractorConfig) -> tuple[str, ...]:
+    """Return the published weights that `load` fetches."""
+    return () if config.source or config.pretrained is None else (config.pretrained,)
+
+
 def load(config: ExtractorConfig, device: torch.device) -> Extractor:
     """Load OpenCLIP's `model` with the authors' weights; features and texts of unit length.
 

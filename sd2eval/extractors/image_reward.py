@@ -20,7 +20,7 @@ from sd2eval.checkpoints.weights_file import WeightsFile
 from sd2eval.config import ExtractorConfig
 from sd2eval.errors import InputError
 from sd2eval.extractors._published import obtained, only_own_preprocessing, published_file, tensors
-from sd2eval.extractors.base import Extractor, Images, ready, state_digest, values
+from sd2eval.extractors.base import Extractor, Images, local_source, ready, state_digest, values
 
 FILE = "ImageReward.pt"
 VOCABULARY = "vocab.txt"
@@ -83,6 +83,15 @@ class Reward(nn.Module):
             reward = layer(reward)
         normalised: torch.Tensor = (reward.squeeze(-1).float() - MEAN) / DEVIATION
         return normalised
+
+
+def needs(config: ExtractorConfig) -> tuple[str, ...]:
+    """Return the published weights that `load` fetches."""
+    if not config.source:
+        return () if config.pretrained is None else (config.pretrained, VOCABULARY_WEIGHTS)
+    path = local_source(config)
+    beside = (path if path.is_dir() else path.parent) / VOCABULARY
+    return () if beside.is_file() else (VOCABULARY_WEIGHTS,)
 
 
 def load(config: ExtractorConfig, device: torch.device) -> Extractor:

@@ -153,6 +153,11 @@ def _network(config: ExtractorConfig) -> Any:
         ) from error
 
 
+def needs(config: ExtractorConfig) -> tuple[str, ...]:
+    """Return the published weights that `load` fetches."""
+    return () if config.source or config.pretrained is None else (config.pretrained,)
+
+
 def _file(config: ExtractorConfig) -> Path:
     """Return the file of the weights; one that is called the published ones is checked to be them."""
     if not config.source:

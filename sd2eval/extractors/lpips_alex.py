@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from sd2eval.config import ExtractorConfig
 from sd2eval.errors import InputError
+from sd2eval.extractors._published import obtained
 from sd2eval.extractors.base import Extractor, local_source, state_digest
 from sd2eval.extractors.lpips import Perceptual, directions
 from sd2eval.transfer.digests import fault_of
-from sd2eval.transfer.download import fetch
+from sd2eval.weights.published import published
 
-ADDRESS = "https://download.pytorch.org/models/{name}.pth"
-"""Where torchvision publishes the weights behind a name such as `alexnet-owt-7be5be79`."""
 ALEXNET_LAYERS = ((0, 2), (2, 5), (5, 8), (8, 10), (10, 12))
 """Slices of torchvision's `features` that end with the five ReLUs."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -55,26 +54,21 @@ def _named(heads: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"lin{index}": heads[f"lin{index}.model.1.weight"] for index in range(len(ALEXNET_LAYERS))}
 
 
+def needs(config: ExtractorConfig) -> tuple[str, ...]:
+    """Return the published weights that `load` fetches."""
+    return () if config.source or config.pretrained is None else (config.pretrained,)
+
+
 def _alexnet_file(config: ExtractorConfig) -> Path:
-    """Return the published backbone's file; its name says how its SHA-256 begins, and that is checked."""
-    name = config.pretrained
-    digest = f"sha256:{name.rpartition('-')[2]}" if name else None
-    if config.source:
-        file = local_source(config)
-        fault = fault_of(file, digest=digest)
+    """Return the backbone's file; one that is called the published one is checked to be it."""
+    if not config.source:
+        return obtained(config, config.pretrained)
+    file = local_source(config)
+    if config.pretrained is not None:
+        fault = fault_of(file, digest=f"sha256:{published()[config.pretrained].sha256}")
         if fault:
-            raise InputError(f"extractor '{config.name}': {file} is not {name} ({fault})")
-        return file
-    if name is None:
-        raise InputError(f"extractor '{config.name}': neither `source` nor `pretrained` says which weights")
-    # Where torchvision itself keeps it.
-    target = Path(torch.hub.get_dir(), "checkpoints", f"{name}.pth")
-    try:
-        return fetch(ADDRESS.format(name=name), target, digest=digest)
-    except InputError as error:
-        raise InputError(
-            f"extractor '{config.name}': {error}; protocol.perceptual.source=FILE names a local copy"
-        ) from error
+            raise InputError(f"extractor '{config.name}': {file} is not {config.pretrained} ({fault})")
+    return file
 
 
 def _heads_file() -> Path:

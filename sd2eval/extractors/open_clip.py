@@ -43,6 +43,11 @@ def load(config: ExtractorConfig, device: torch.device) -> Extractor:
     return towers(config, model, prepare, open_clip.get_tokenizer(str(config.model)), device)
 
 
+def needs(config: ExtractorConfig) -> tuple[str, ...]:
+    """Return the published weights that `load` fetches."""
+    return () if config.source else (published_name(config),)
+
+
 def architecture(config: ExtractorConfig) -> tuple[Any, Prepare]:
     """Return the network with random values, and its preprocessing: uint8 [N, H, W, 3] to its input.
 

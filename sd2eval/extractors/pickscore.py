@@ -32,6 +32,11 @@ COUNTERS = tuple(f"{part}_model.embeddings.position_ids" for part in ("text", "v
 """0, 1, 2, ... in files of older transformers."""
 
 
+def needs(config: ExtractorConfig) -> tuple[str, ...]:
+    """Return the published weights that `load` fetches."""
+    return () if config.source or config.pretrained is None else (config.pretrained,)
+
+
 def load(config: ExtractorConfig, device: torch.device) -> Extractor:
     """Load it from a folder in transformers layout.
 
