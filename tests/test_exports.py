@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 
 import pytest
 
@@ -44,3 +45,20 @@ def test_verbs_of_the_command_line_are_callable_from_python() -> None:
     }
     assert functions.keys() == VERBS.keys()
     assert all(map(callable, functions.values()))
+
+
+PLUGINS = {
+    "sd2eval.metrics": "METRICS Claim Metric Reference claim evaluate mean_of_images",
+    "sd2eval.statistics": "Estimate",
+    "sd2eval.extractors.base": "Extractor features in_batches local_source ready state_digest values",
+    "sd2eval.config": "ExtractorConfig",
+    "sd2eval.errors": "InputError",
+    "sd2eval.weights.models": "obtain",
+    "sd2eval.metrics.declared.fid": "FID",
+}
+"""What docs/plugins.md promises to other packages."""
+
+
+@pytest.mark.parametrize("module", PLUGINS)
+def test_what_plugins_import_is_there(module: str) -> None:
+    assert set(PLUGINS[module].split()) <= set(dir(import_module(module)))

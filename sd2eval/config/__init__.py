@@ -148,8 +148,11 @@ def _fill_extractors(config: DictConfig) -> None:
             raise InputError(
                 f"protocol.metrics={metric.name}: it needs extractor/{slot}.yaml, and there is none"
             )
-        with open_dict(given):
-            given[slot] = OmegaConf.merge(_loaded("extractor", slot), given.get(slot) or {})
+        try:
+            with open_dict(given):
+                given[slot] = OmegaConf.merge(_loaded("extractor", slot), given.get(slot) or {})
+        except OmegaConfBaseException as error:
+            raise InputError(f"protocol.extractors.{slot}: {str(error).splitlines()[0]}") from error
     used = {metric.extractor for metric in metrics}
     for slot in given:
         if slot not in used:

@@ -96,6 +96,11 @@ def _check(metric: Metric, where: str) -> None:
                 f"plug-in {where}: metric {metric.name}: {key} is {getattr(metric, key)!r}; allowed: "
                 f"{', '.join(map(str, choices))}"
             )
+    if metric.against and metric.output != "features":
+        raise InputError(
+            f"plug-in {where}: metric {metric.name}: output is {metric.output!r}; what is compared with the "
+            f"{metric.against} is `features`"
+        )
     if not metric.extractor:
         raise InputError(
             f"plug-in {where}: metric {metric.name}: `extractor` must name a YAML in conf/extractor/, or one "

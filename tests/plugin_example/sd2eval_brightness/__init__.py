@@ -1,0 +1,1 @@
+"""How bright images are: a plug-in of sd2eval."""

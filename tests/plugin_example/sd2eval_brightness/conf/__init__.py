@@ -1,0 +1,1 @@
+"""Settings, found by sd2eval beside its own."""
