@@ -37,6 +37,8 @@ def test_a_swap_is_clear_only_if_both_protocols_tell_the_cells_apart() -> None:
     assert ranked(swapped, 0.99 * apart).orders[1].clearly == 1
     assert ranked(swapped, 1.01 * apart).orders[1].clearly == 0
     assert ranked([1.01, 1.0, 3.0, 4.0], 0.99 * apart).orders[1].clearly == 0
+    far = ranked([9.0, 1.0, 10.0, 11.0], 1.01 * apart).orders[1]
+    assert (far.swapped, far.clearly) == (1, 0)
 
 
 def test_the_sentence_says_whether_the_order_changes() -> None:

@@ -24,7 +24,10 @@ def write(root: Path) -> tuple[str, ...]:
         pixels = (128 + 100 * waves + rng.normal(scale=12, size=waves.shape)).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(root / "images" / f"{key}.png")
         images.append({"id": key, "file_name": f"{key}.png", "width": width, "height": height})
-        captions.append({"id": 10 * key, "image_id": key, "caption": f"a red ball, picture {key}"})
+        captions += [  # two each: captions of one picture are not independent
+            {"id": 10 * key + which, "image_id": key, "caption": f"a {colour} ball, picture {key}"}
+            for which, colour in enumerate(("red", "blue"))
+        ]
     (root / CAPTIONS).write_text(json.dumps({"images": images, "annotations": captions}))
     return (f"data.root={root}", f"data.captions={CAPTIONS}", "data.images=images", "data.name=uneven")
 
