@@ -14,11 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from sd2eval import checkpoints, evaluate, images, paired, precision, provenance, report, shard
+from sd2eval import checkpoints, evaluate, images, precision, provenance, report, shard
 from sd2eval.checkpoints import Checkpoint, Weights, find_weights
 from sd2eval.config import (
     CheckpointConfig,
@@ -31,11 +29,12 @@ from sd2eval.devices import device_name, keep_freed_memory, resolve_device, reso
 from sd2eval.energy import EnergyMeter
 from sd2eval.identity import check_reference, input_digests, reference_name, refuse_other, run_identity
 from sd2eval.interrupt import Interrupt
-from sd2eval.networks import Networks, extract, fetch_weights, load_networks, own_metrics
+from sd2eval.networks import Networks, fetch_weights, load_networks
 from sd2eval.plan import Block, remaining
 from sd2eval.progress import Progress
 from sd2eval.records import SCHEMA_VERSION, EnergyReading, Prompt, RunInfo
 from sd2eval.reference import reference_features
+from sd2eval.shard_arrays import shard_arrays
 from sd2eval.sheet import contact_sheet
 from sd2eval.store import RunFolder
 from sd2eval.tentative import held
@@ -253,7 +252,7 @@ def _shard(
         pixels = shard.decode(checkpoint, latents, config.protocol)
     job.interrupt.check()
     with job.meter.task("features"):
-        arrays = _measured(job, checkpoint, given, prompts, pixels, networks)
+        arrays = shard_arrays(checkpoint, given, prompts, pixels, networks, config)
     with job.meter.task("write"):
         _keep_images(job, checkpoint.definition.name, block, prompts, pixels, scales)
         records = shard.records(prompts, scales, pixels, truncated)
@@ -261,29 +260,6 @@ def _shard(
     job.show_energy()
     energy = job.meter.readings[before:]
     job.store.publish(checkpoint.definition.name, block, arrays, records, energy, scales)
-
-
-def _measured(
-    job: Job,
-    checkpoint: Checkpoint,
-    given: shard.Given,
-    prompts: Sequence[Prompt],
-    pixels: shard.Pixels,
-    networks: Networks,
-) -> dict[str, NDArray[np.float32]]:
-    """Return what a shard's metrics are computed from, [captions, scales, ...] by `Metric.array`."""
-    config, shape = job.config, pixels.images.shape[:2]
-    metrics = own_metrics(config.protocol, checkpoint.definition)
-    captions = [prompt.text for prompt in prompts for _ in range(shape[1])]
-    flat, valid = pixels.images.reshape(-1, *pixels.images.shape[2:]), pixels.valid.reshape(-1)
-    rows = extract(networks, metrics, flat, captions, valid)
-    arrays = {name: values.reshape(*shape, *values.shape[1:]) for name, values in rows.items()}
-    if given.squares is not None:
-        ids = [prompt.caption_id for prompt in prompts]
-        shown = paired.shown(checkpoint, given, ids, config.seed, config.protocol)
-        compared = [metric for metric in metrics if metric.kind == "paired"]
-        arrays |= paired.measure(checkpoint, shown, pixels, compared, networks.perceptual)
-    return arrays
 
 
 def _keep_images(

@@ -20,6 +20,7 @@ price_table
 price selfcheck comparison reproduction matrix
 sweep
 report weights.table
+shard_arrays
 paired front
 identity evaluate tentative plots tables shard mini coco
 reference networks

@@ -62,9 +62,10 @@ def test_a_run_folder_holds_what_the_contract_names(done: Run) -> None:
 def test_results_are_tidy_and_finite(done: Run) -> None:
     assert list(done.results.columns) == list(Score.__dataclass_fields__)
     features, paired = ["fd_mini", "kid_mini", "clip_mini"], ["psnr", "ssim", "lpips_mini"]
+    features += ["precision_mini", "recall_mini", "density_mini", "coverage_mini"]
     for cell, rows in done.results.groupby(["checkpoint", "guidance_scale"]):
         assert list(rows["metric"]) == (features if cell[0] == "512-base" else [*features, *paired])
-    assert len(done.results) == len(CELLS) * 3 + 2 * 3
+    assert len(done.results) == len(CELLS) * len(features) + 2 * len(paired)
     assert np.isfinite(done.results[["value", "stderr"]].to_numpy()).all()
     assert (done.results["n"] == 6).all()
     written = json.loads((done.path / "results.json").read_text())["scores"]
@@ -95,7 +96,7 @@ def test_features_from_memory_are_those_of_the_png_files(done: Run) -> None:
     order = [f"{caption}.png" for caption in done.prompts["caption_id"]]
     for column, cell in enumerate(CELLS[:2]):
         images = pixels(done.path, cell)
-        again = extractor.images(np.stack([images[name] for name in order]))
+        again = extractor.images(np.stack([images[name] for name in order]))["features"]
         np.testing.assert_allclose(np.concatenate(stored)[:, column], again, rtol=1e-5, atol=1e-5)
 
 
@@ -124,7 +125,7 @@ def test_runtime_settings_do_not_change_the_images(
 
 
 def test_a_subset_of_scales_and_a_longer_prompt_list_keep_the_images(done: Run, tmp_path: Path) -> None:
-    again = sweep(tmp_path / "run", "guidance_scales=[3.0]", "checkpoints=[512-base]", "prompts.n=4")
+    again = sweep(tmp_path / "run", "guidance_scales=[3.0]", "checkpoints=[512-base]", "prompts.n=5")
     kept = pixels(again.path, "512-base_g3")
     whole = pixels(done.path, "512-base_g3")
     assert set(kept) < set(whole)
@@ -262,6 +263,7 @@ def test_every_kind_of_checkpoint_runs_on_photographs(tmp_path: Path) -> None:
     )
     run = sweep(
         tmp_path / "run", "data=coco", f"data.root={root}", "prompts.n=4", "guidance_scales=[2.0]",
+        "protocol.metrics=[fd_mini,clip_mini,psnr,lpips_mini_mask,depth_agreement_mini]",
         "checkpoints=[512-base,768-v,512-depth,512-inpainting,x4-upscaling]",
     )  # fmt: skip
     assert run.results.groupby("checkpoint").ngroups == 5
@@ -299,9 +301,9 @@ def test_a_folder_without_a_finished_shard_is_free_for_other_settings(tmp_path: 
     assert (out / "run.json").exists()
     (out / "images" / "mine_g1.5").mkdir(parents=True)
     (out / "images" / "mine_g1.5" / "1.png").write_bytes(b"of the run that was not")
-    run = sweep(out, "checkpoint=512-base", "checkpoint.name=mine", "prompts.n=2")
-    assert set(run.results["n"]) == {2}
-    assert len(run.prompts) == 2
+    run = sweep(out, "checkpoint=512-base", "checkpoint.name=mine", "prompts.n=5")
+    assert set(run.results["n"]) == {5}
+    assert len(run.prompts) == 5
     assert not (out / "images" / "mine_g1.5" / "1.png").exists()
     with pytest.raises(InputError, match="out holds another run"):
-        sweep(out, "checkpoint=512-base", "checkpoint.name=mine", "prompts.n=3")
+        sweep(out, "checkpoint=512-base", "checkpoint.name=mine", "prompts.n=6")

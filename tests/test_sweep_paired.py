@@ -64,7 +64,8 @@ def torch_layout(images: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def test_each_checkpoint_has_the_rows_that_apply_to_it(done: Run) -> None:
-    features = {"fd_mini", "kid_mini", "clip_mini"}
+    features = {"fd_mini", "kid_mini", "clip_mini", "precision_mini", "recall_mini"}
+    features |= {"density_mini", "coverage_mini"}
     more = {
         "512-base": [],
         "x4-upscaling": WHOLE,
@@ -74,7 +75,7 @@ def test_each_checkpoint_has_the_rows_that_apply_to_it(done: Run) -> None:
     for checkpoint, paired in more.items():
         assert set(values(done, checkpoint, 3.0).index) == features | set(paired)
     assert np.isfinite(done.results[["value", "stderr"]].to_numpy()).all()
-    assert (done.results["n"] == 2).all()
+    assert (done.results["n"] == 5).all()
 
 
 @pytest.mark.parametrize("checkpoint", ["512-inpainting", "x4-upscaling"])
@@ -168,7 +169,7 @@ def test_native_draws_at_the_protocols_resolution_and_is_another_run(tmp_path: P
     assert native.info.config["checkpoint_definitions"]["768-v"]["resolution"] == 64
     assert native.info.identity != usual.info.identity
     assert set(native.results["protocol"]).isdisjoint(usual.results["protocol"])
-    assert drawn(native, "768-v", 3.0).shape == drawn(usual, "768-v", 3.0).shape == (2, 64, 64, 3)
+    assert drawn(native, "768-v", 3.0).shape == drawn(usual, "768-v", 3.0).shape == (5, 64, 64, 3)
     assert not np.array_equal(drawn(native, "768-v", 3.0), drawn(usual, "768-v", 3.0))
     with pytest.raises(InputError, match="out holds another run"):
         sweep(usual.path, "checkpoints=[768-v]", "protocol=mini_native")
@@ -185,7 +186,7 @@ def test_a_checkpoint_larger_than_the_protocol_is_compared_at_the_protocols_size
     """The original that the checkpoint was shown, the mask and the image: all from 128 to 64 pixels."""
     run = sweep(tmp_path / "run", "checkpoint=512-inpainting", "checkpoint.resolution=128")
     images = drawn(run, "512-inpainting", 3.0)
-    assert images.shape == (2, 64, 64, 3)
+    assert images.shape == (5, 64, 64, 3)
     shown = originals(run)
     for size in (128, 64):
         shown = np.stack([square(image, size) for image in shown])
