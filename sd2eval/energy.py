@@ -43,8 +43,12 @@ class EnergyMeter:
     its own configuration files and variables say. When it fails, the run goes on with a labelled estimate.
     """
 
-    def __init__(self, country: str = "USA") -> None:
+    def __init__(self, country: str = "USA", share: float = 1.0) -> None:
         """Take the grid of `country`, a three-letter ISO code.
+
+        Args:
+            country: whose grid.
+            share: of this machine's energy that is counted as this process's, 0..1, where several work on it.
 
         Raises:
             InputError: codecarbon does not know the code.
@@ -56,6 +60,7 @@ class EnergyMeter:
         self._tracker: Any = None
         self._failed = self._sensed = False
         self._active = ""
+        self._share = share
         try:
             self.kg_per_kwh = grid_intensity(country)
         except InputError:
@@ -131,6 +136,7 @@ class EnergyMeter:
             except Exception as error:
                 self._give_up(error)
         method: Literal["measured", "estimated"] = "measured" if sensed else "estimated"
+        kwh *= self._share
         kg_co2 = kwh * self.kg_per_kwh
         return EnergyReading(stage=stage, seconds=seconds, kwh=kwh, kg_co2=kg_co2, method=method)
 

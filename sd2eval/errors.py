@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 EXIT_DONE = 0
+EXIT_UNFINISHED = 1
 EXIT_BAD_INPUT = 2
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: run the same command again
 
@@ -23,6 +24,10 @@ class InputError(Exception):
 
 class Stopped(Exception):  # noqa: N818 - not an error: nothing went wrong
     """The work stopped before its end and continues when the same command is run again."""
+
+
+class Unfinished(Exception):  # noqa: N818 - the rest is done
+    """Some of the work was given up after several tries; the rest is finished and kept."""
 
 
 @contextmanager
@@ -59,6 +64,8 @@ def exit_codes() -> Iterator[None]:
         yield
     except InputError as error:
         leave(str(error), EXIT_BAD_INPUT)
+    except Unfinished as end:
+        leave(str(end), EXIT_UNFINISHED)
     except Stopped as stop:
         leave(f"{stop}; {GO_ON}", EXIT_RESUMABLE)
     except KeyboardInterrupt as stop:

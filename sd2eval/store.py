@@ -232,7 +232,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"out={self.path}: is a file; give a folder")
-        begun = {".lock", "sessions", "prompts.json"}  # what a run has before its run.json
+        begun = {".lock", ".writer", "sessions", "prompts.json"}  # what a run has before its run.json
         others = (entry.name for entry in self.path.iterdir() if not entry.name.startswith(TEMPORARY))
         foreign = sorted(set(others) - begun)
         if foreign:

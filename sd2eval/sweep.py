@@ -6,51 +6,40 @@ does not depend on the scale, the reference is read once per machine. What is pu
 
 from __future__ import annotations
 
-import uuid
+import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sd2eval import checkpoints, evaluate, images, precision, provenance, report, shard
-from sd2eval.checkpoints import Checkpoint, Weights, find_weights
-from sd2eval.config import (
-    CheckpointConfig,
-    SweepConfig,
-    digest,
-    from_overrides,
-)
+from sd2eval import engines, evaluate, precision, provenance, report
+from sd2eval.checkpoints import Weights, find_weights
+from sd2eval.config import CheckpointConfig, SweepConfig, digest, from_overrides
 from sd2eval.dataset import Dataset, load_dataset
 from sd2eval.devices import device_name, keep_freed_memory, resolve_device, resolve_dtype, set_precision
 from sd2eval.energy import EnergyMeter
+from sd2eval.engines import failed
+from sd2eval.engines.base import Assignment, Engine, Failure, take
+from sd2eval.errors import Unfinished
 from sd2eval.identity import check_reference, input_digests, reference_name, refuse_other, run_identity
 from sd2eval.interrupt import Interrupt
 from sd2eval.networks import Networks, fetch_weights, load_networks
-from sd2eval.plan import Block, remaining
+from sd2eval.plan import remaining
 from sd2eval.progress import Progress
-from sd2eval.records import SCHEMA_VERSION, EnergyReading, Prompt, RunInfo
+from sd2eval.records import SCHEMA_VERSION, RunInfo
 from sd2eval.reference import reference_features
-from sd2eval.shard_arrays import shard_arrays
-from sd2eval.sheet import contact_sheet
+from sd2eval.session import Session
 from sd2eval.store import RunFolder
 from sd2eval.tentative import held
-
-SHEET_CAPTIONS = 8
-"""Rows of a checkpoint's contact sheet."""
-
-BATCH_SIZE = 32
-"""Trajectories per UNet call unless `batch_size` says otherwise."""
-
-STATUS = {"setup": "loading the extractors", "reference": "reading the reference images", "load": "loading"}
+from sd2eval.worker import Task
 
 
 @dataclass
 class Job:
-    """What one process works with: the config's decisions, resolved."""
+    """What a driver works with: the config's decisions, resolved."""
 
     config: SweepConfig
     definitions: list[CheckpointConfig]
@@ -60,27 +49,9 @@ class Job:
     store: RunFolder
     device: torch.device
     dtype: str
-    meter: EnergyMeter
     progress: Progress
     interrupt: Interrupt
-    session: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}")
-    readings: list[tuple[str, EnergyReading]] = field(default_factory=list)
-
-    @contextmanager
-    def spend(self, stage: str, checkpoint: str = "") -> Iterator[None]:
-        """Measure a stage that belongs to no shard, and keep the reading on disk at once."""
-        self.interrupt.check()
-        self.progress.status(STATUS.get(stage, stage))
-        with self.meter.task(stage):
-            yield
-        self.progress.status("")
-        self.show_energy()
-        self.readings.append((checkpoint, self.meter.readings[-1]))
-        self.store.write_session(self.session, self.readings, self.meter.grid, self.meter.note)
-
-    def show_energy(self) -> None:
-        """Tell the display what was spent so far by this process."""
-        self.progress.energy(self.meter.total_kwh, self.meter.total_kg_co2, self.meter.method)
+    session: Session
 
 
 def run_sweep(*overrides: str) -> report.Run:
@@ -124,30 +95,111 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     meter = EnergyMeter(config.energy.country)
     with held(store), Interrupt() as interrupt:
         store.clean()
-        # At least the first look; `_checkpoint` adds what more is drawn.
-        first = (
-            min(config.prompts.first, len(dataset.prompts)) if config.prompts.auto else len(dataset.prompts)
-        )
-        total = first * len(config.guidance_scales) * len(definitions)
-        done = sum(_images_done(store, definition.name) for definition in definitions)
-        with Progress(max(total, done), done_images=done, quiet=not config.progress) as progress:
-            job = Job(config, definitions, weights, dataset, store, device, dtype, meter, progress, interrupt)
-            _run(job, fields)
+        total, done = _images(config, definitions, dataset, store)
+        with Progress(total, done_images=done, quiet=not config.progress) as progress:
+            session = Session(meter, store, progress, interrupt)
+            job = Job(
+                config, definitions, weights, dataset, store, device, dtype, progress, interrupt, session
+            )
+            failures = _run(job, fields)
+    if failures:
+        raise Unfinished(failed.sentence(store, failures))
     return report.load_run(store.path)
 
 
-def _run(job: Job, fields: dict[str, Any]) -> None:
-    with job.spend("setup"):
+def _images(
+    config: SweepConfig, definitions: Sequence[CheckpointConfig], dataset: Dataset, store: RunFolder
+) -> tuple[int, int]:
+    """Return how many images there will be, `_tasks` adds what later looks draw, and how many there are."""
+    captions = len(dataset.prompts)
+    first = min(config.prompts.first, captions) if config.prompts.auto else captions
+    done = sum(
+        len(store.read_manifest(definition.name, block)["images"])
+        for definition in definitions
+        for block in store.blocks(definition.name)
+    )
+    return max(first * len(config.guidance_scales) * len(definitions), done), done
+
+
+def _run(job: Job, fields: dict[str, Any]) -> list[Failure]:
+    with job.session.spend("setup"):
         networks = load_networks(job.config.protocol, job.definitions, job.device)
         digests = input_digests(job.weights, job.dataset, job.config.protocol, networks)
         _begin(job, fields, digests)
-    with job.spend("reference"):
+    with job.session.spend("reference"):
         _reference(job, networks, digests)
-    for definition in job.definitions:
-        _checkpoint(job, definition, networks)
-    with job.spend("metrics"):
+    failed.clear(job.store)
+    with engines.opened(
+        job.config.engine, _assignment(job, digests), networks, job.session, job.progress
+    ) as engine:
+        del networks  # the workers of other processes have their own
+        failures = _draw(job, engine)
+    with job.session.spend("metrics"):
         measured = evaluate.measure(job.store, job.store.read_info())
     report.write_report(job.store.path, measured)
+    return failures
+
+
+def _assignment(job: Job, digests: dict[str, str]) -> Assignment:
+    return Assignment(
+        config=job.config,
+        definitions={definition.name: definition for definition in job.definitions},
+        weights=job.weights,
+        dataset=job.dataset,
+        path=job.store.path.absolute(),
+        device=job.device,
+        dtype=job.dtype,
+        digests=digests,
+        token=take(job.store),
+    )
+
+
+def _draw(job: Job, engine: Engine) -> list[Failure]:
+    """Have every shard made, checkpoint by checkpoint or all at once, and return what was given up."""
+    failures: list[Failure] = []
+    rounds = [_tasks(job, definition, failures) for definition in job.definitions]
+    if not engine.parallel:
+        for tasks in itertools.chain.from_iterable(rounds):
+            _note(job, failures, engine.run(tasks))
+        return failures
+    while rounds:
+        waiting = [(one, next(one, None)) for one in rounds]
+        rounds = [one for one, tasks in waiting if tasks is not None]
+        _note(job, failures, engine.run([task for _, tasks in waiting for task in tasks or []]))
+    return failures
+
+
+def _note(job: Job, failures: list[Failure], new: Sequence[Failure]) -> None:
+    for failure in new:
+        failed.write(job.store, failure)
+    failures += new
+
+
+def _tasks(job: Job, definition: CheckpointConfig, failures: Sequence[Failure]) -> Iterator[list[Task]]:
+    """Yield a checkpoint's shards look by look, at the scales that go on; a fixed number is one look.
+
+    What was yielded has been made, or is among the failures, when the next look is asked for.
+    """
+    name, info = definition.name, job.store.read_info()
+    rule = evaluate.finish(job.store, info, name)
+    scales = job.config.guidance_scales
+    for look in rule.schedule:
+        blocks = remaining(look, job.store.blocks(name), job.config.shard_size)
+        todo = sum(map(len, blocks))
+        if blocks:
+            if look != rule.schedule[0]:
+                job.progress.more(todo * len(scales))
+            job.progress.checkpoint(name, look, look - todo)
+            yield [Task(name, block, tuple(scales)) for block in blocks]
+        if look == rule.schedule[-1] or any(failure.task.checkpoint == name for failure in failures):
+            return
+        with job.session.spend("metrics"):
+            going = evaluate.open_scales(job.store, info, name, look)
+        if not going:
+            return
+        if blocks:
+            job.progress.print(rule.outlook(name, look, going))
+        scales = list(going)
 
 
 def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
@@ -193,90 +245,6 @@ def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
         assert extractor.texts is not None
         arrays[f"texts.{slot}"] = extractor.texts(captions)
     job.store.write_arrays("reference", arrays)
-
-
-def _images_done(store: RunFolder, checkpoint: str) -> int:
-    return sum(len(store.read_manifest(checkpoint, block)["images"]) for block in store.blocks(checkpoint))
-
-
-def _checkpoint(job: Job, definition: CheckpointConfig, networks: Networks) -> None:
-    """Draw a checkpoint look by look, at the scales that are not finished; a fixed number is one look."""
-    name, info = definition.name, job.store.read_info()
-    rule = evaluate.finish(job.store, info, name)
-    scales = job.config.guidance_scales
-    checkpoint: Checkpoint | None = None
-    for look in rule.schedule:
-        blocks = remaining(look, job.store.blocks(name), job.config.shard_size)
-        todo = sum(map(len, blocks))
-        if blocks:
-            if look != rule.schedule[0]:
-                job.progress.more(todo * len(scales))
-            job.progress.checkpoint(name, look, look - todo)
-            checkpoint = checkpoint or _load(job, definition)
-        for block in blocks:
-            assert checkpoint is not None
-            _shard(job, checkpoint, block, networks, scales)
-        if look == rule.schedule[-1]:
-            return
-        with job.spend("metrics"):
-            going = evaluate.open_scales(job.store, info, name, look)
-        if not going:
-            return
-        if blocks:
-            job.progress.print(rule.outlook(name, look, going))
-        scales = list(going)
-
-
-def _load(job: Job, definition: CheckpointConfig) -> Checkpoint:
-    with job.spend("load", definition.name):
-        files, dtype = job.weights[definition.name].sources, getattr(torch, job.dtype)
-        checkpoint = checkpoints.load(definition, job.device, dtype, files)
-        checkpoints.check_prediction(checkpoint)
-    return checkpoint
-
-
-def _shard(
-    job: Job, checkpoint: Checkpoint, block: Block, networks: Networks, scales: Sequence[float]
-) -> None:
-    config = job.config
-    prompts = job.dataset.prompts[block.first : block.last + 1]
-    before = len(job.meter.readings)
-    with job.meter.task("sample"):
-        rows = min(config.batch_size or BATCH_SIZE, len(prompts) * len(scales))
-        settings = shard.Settings(scales, config.sampler, config.seed, rows)
-        given = shard.given(checkpoint, job.dataset, prompts, config.seed)
-        latents, truncated = shard.sample_latents(
-            checkpoint, given.conditioning, prompts, settings, job.progress.advance, job.interrupt.check
-        )
-    with job.meter.task("decode"):
-        pixels = shard.decode(checkpoint, latents, config.protocol)
-    job.interrupt.check()
-    with job.meter.task("features"):
-        arrays = shard_arrays(checkpoint, given, prompts, pixels, networks, config)
-    with job.meter.task("write"):
-        _keep_images(job, checkpoint.definition.name, block, prompts, pixels, scales)
-        records = shard.records(prompts, scales, pixels, truncated)
-    job.progress.advance(0, len(block))
-    job.show_energy()
-    energy = job.meter.readings[before:]
-    job.store.publish(checkpoint.definition.name, block, arrays, records, energy, scales)
-
-
-def _keep_images(
-    job: Job,
-    name: str,
-    block: Block,
-    prompts: Sequence[Prompt],
-    pixels: shard.Pixels,
-    scales: Sequence[float],
-) -> None:
-    if job.config.images == "all":
-        shard.write_images(job.store, name, prompts, scales, pixels)
-    if job.config.images != "none" and block.first == 0:
-        path = job.store.sheet(name)
-        path.parent.mkdir(exist_ok=True)
-        texts = [prompt.text for prompt in prompts[:SHEET_CAPTIONS]]
-        images.write_png(path, contact_sheet(pixels.images[: len(texts)], texts, scales, name))
 
 
 def finished(store: RunFolder) -> bool:

@@ -37,7 +37,8 @@ def _absent(path: Path) -> Iterator[Path]:
 
 def _withdraw(store: RunFolder, folders: Sequence[Path]) -> None:
     store.restart()
-    (store.path / ".lock").unlink(missing_ok=True)
+    for name in (".lock", ".writer"):
+        (store.path / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # what holds something else stays
         for folder in folders:
             folder.rmdir()

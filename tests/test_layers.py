@@ -19,8 +19,11 @@ runners
 price_table
 price selfcheck comparison reproduction matrix
 sweep
+engines
 report weights.table
+worker
 shard_arrays
+session
 paired front
 identity evaluate tentative plots tables shard mini coco
 reference networks

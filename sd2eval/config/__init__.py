@@ -26,6 +26,7 @@ from sd2eval.config.schema import (
     CheckpointConfig,
     DataConfig,
     EnergyConfig,
+    EngineConfig,
     ExtractorConfig,
     PromptsConfig,
     ProtocolConfig,
@@ -45,6 +46,7 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "EnergyConfig",
+    "EngineConfig",
     "ExtractorConfig",
     "PromptsConfig",
     "ProtocolConfig",
@@ -89,6 +91,7 @@ def register() -> None:
     store.store(group="protocol", name="schema", node=ProtocolConfig)
     store.store(group="extractor", name="schema", node=ExtractorConfig)
     store.store(group="checkpoint", name="schema", node=CheckpointConfig)
+    store.store(group="engine", name="schema", node=EngineConfig)
     # For the help text in conf/: ${options:checkpoint} and ${allowed:dtype}.
     OmegaConf.register_new_resolver("options", lambda group: ", ".join(_options(group)), replace=True)
     OmegaConf.register_new_resolver("allowed", allowed, replace=True)

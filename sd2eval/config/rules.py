@@ -118,7 +118,7 @@ def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     for key in ("seed", "prompts.seed"):
         if not 0 <= _get(config, key) < 2**63:
             yield key, _get(config, key), "allowed: 0 to 2**63 - 1"
-    for key in ("batch_size", "shard_size", "protocol.resolution"):
+    for key in ("batch_size", "shard_size", "protocol.resolution", "engine.workers", "engine.tries"):
         value = _get(config, key)
         if value is not None and value < 1:
             yield key, value, "at least 1"

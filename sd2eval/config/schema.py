@@ -130,6 +130,15 @@ class EnergyConfig:
 
 
 @dataclass(kw_only=True)
+class EngineConfig:
+    """Who makes the shards."""
+
+    name: str = _runtime()
+    workers: int = _runtime()
+    tries: int = _runtime()
+
+
+@dataclass(kw_only=True)
 class SweepConfig:
     """Everything `python -m sd2eval sweep` can be told."""
 
@@ -152,6 +161,7 @@ class SweepConfig:
     dry_run: bool = _runtime()
     progress: bool = _runtime()
     energy: EnergyConfig = _runtime()
+    engine: EngineConfig = _runtime()
 
 
 def leaves(config: Any, prefix: str = "", *, identity: bool | None = None) -> Iterator[tuple[str, Any, bool]]:

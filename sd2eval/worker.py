@@ -1,0 +1,128 @@
+"""One worker: from a task, a block of captions of one checkpoint, to its published shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+
+from sd2eval import checkpoints, images, shard
+from sd2eval.checkpoints import Checkpoint, Weights
+from sd2eval.config import CheckpointConfig, SweepConfig
+from sd2eval.dataset import Dataset
+from sd2eval.errors import Stopped
+from sd2eval.networks import Networks
+from sd2eval.plan import Block
+from sd2eval.records import Prompt
+from sd2eval.session import Session
+from sd2eval.shard_arrays import shard_arrays
+from sd2eval.sheet import contact_sheet
+
+SHEET_CAPTIONS = 8
+"""Rows of a checkpoint's contact sheet."""
+BATCH_SIZE = 32
+"""Trajectories per UNet call unless `batch_size` says otherwise."""
+
+Fence: TypeAlias = Callable[[], None]
+"""Raises `Stopped` when this process may not publish any more."""
+
+
+class ShardFailed(Exception):  # noqa: N818 - says what happened
+    """A shard could not be made; others may."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Task:
+    """A shard to make."""
+
+    checkpoint: str
+    block: Block
+    scales: tuple[float, ...]
+
+    @property
+    def key(self) -> str:
+        """Name for messages and files, such as `512-base/000000-000031`."""
+        return f"{self.checkpoint}/{self.block.key}"
+
+
+@dataclass
+class Worker:
+    """A process that makes shards; the checkpoint of the last one stays loaded."""
+
+    config: SweepConfig
+    definitions: dict[str, CheckpointConfig]
+    weights: dict[str, Weights]
+    """Each checkpoint's files and their digest, by its name."""
+    dataset: Dataset
+    networks: Networks
+    device: torch.device
+    dtype: str
+    session: Session
+    fence: Fence = lambda: None
+    _loaded: dict[str, Checkpoint] = field(default_factory=dict)
+
+    def run(self, task: Task) -> None:
+        """Make one shard and publish it.
+
+        Raises:
+            InputError: the checkpoint cannot be loaded, or is not what it should be: no other shard will do.
+            ShardFailed: this shard cannot be made; from the error.
+            Stopped: a signal came, or another driver has taken over.
+        """
+        checkpoint = self._checkpoint(task.checkpoint)
+        try:
+            self._make(checkpoint, task)
+        except Stopped:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:500]
+            raise ShardFailed(f"{task.key}: {type(error).__name__}: {reason}") from error
+
+    def _checkpoint(self, name: str) -> Checkpoint:
+        if name not in self._loaded:
+            self._loaded.clear()  # its memory is needed
+            with self.session.spend("load", name):
+                files, dtype = self.weights[name].sources, getattr(torch, self.dtype)
+                loaded = checkpoints.load(self.definitions[name], self.device, dtype, files)
+                checkpoints.check_prediction(loaded)
+            self._loaded[name] = loaded
+        return self._loaded[name]
+
+    def _make(self, checkpoint: Checkpoint, task: Task) -> None:
+        config, meter, scales = self.config, self.session.meter, task.scales
+        prompts = self.dataset.prompts[task.block.first : task.block.last + 1]
+        before = len(meter.readings)
+        with meter.task("sample"):
+            rows = min(config.batch_size or BATCH_SIZE, len(prompts) * len(scales))
+            settings = shard.Settings(scales, config.sampler, config.seed, rows)
+            given = shard.given(checkpoint, self.dataset, prompts, config.seed)
+            check, advance = self.session.interrupt.check, self.session.display.advance
+            latents, truncated = shard.sample_latents(
+                checkpoint, given.conditioning, prompts, settings, advance, check
+            )
+        with meter.task("decode"):
+            pixels = shard.decode(checkpoint, latents, config.protocol)
+        check()
+        with meter.task("features"):
+            arrays = shard_arrays(checkpoint, given, prompts, pixels, self.networks, config)
+        with meter.task("write"):
+            self._keep_images(task, prompts, pixels)
+            records = shard.records(prompts, scales, pixels, truncated)
+        advance(0, len(task.block))
+        self.session.show_energy()
+        self.fence()
+        energy = meter.readings[before:]
+        self.session.store.publish(task.checkpoint, task.block, arrays, records, energy, scales)
+
+    def _keep_images(self, task: Task, prompts: Sequence[Prompt], pixels: shard.Pixels) -> None:
+        store, keep = self.session.store, self.config.images
+        if keep == "all":
+            shard.write_images(store, task.checkpoint, prompts, task.scales, pixels)
+        if keep != "none" and task.block.first == 0:
+            path = store.sheet(task.checkpoint)
+            path.parent.mkdir(exist_ok=True)
+            texts = [prompt.text for prompt in prompts[:SHEET_CAPTIONS]]
+            sheet = contact_sheet(pixels.images[: len(texts)], texts, task.scales, task.checkpoint)
+            images.write_png(path, sheet)
