@@ -259,7 +259,7 @@ def _shard(
     job.progress.advance(0, len(block))
     job.show_energy()
     energy = job.meter.readings[before:]
-    job.store.publish(checkpoint.definition.name, block, arrays, records, energy, scales)
+    job.store.publish(checkpoint.definition.name, block, arrays, records, energy, scales, config.images)
 
 
 def _keep_images(
