@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = """
 runners
 price_table
+doctor
 price selfcheck comparison reproduction matrix
 sweep
 report weights.table
@@ -31,7 +32,7 @@ sampler fixture dataset pareto plot_labels coco_check
 precision checkpoints energy progress prompts images store devices plot_curves mini.classifier
 weights.hub
 weights.hub_errors
-stopping plan provenance interrupt masks noise sheet weights.published reproduction.card
+footprint stopping plan provenance interrupt masks noise sheet weights.published reproduction.card
 transfer
 config
 metrics
