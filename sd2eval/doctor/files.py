@@ -46,13 +46,20 @@ def scratch(folder: Path) -> Iterator[Path]:
 def existing(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that is there."""
     absolute = folder.expanduser().absolute()
-    return next(place for place in (absolute, *absolute.parents) if place.is_dir())
+    return next((place for place in (absolute, *absolute.parents) if _is_folder(place)), absolute)
+
+
+def _is_folder(place: Path) -> bool:
+    try:
+        return place.is_dir()
+    except OSError:  # inside a folder that may not be entered
+        return False
 
 
 def run_folder(folder: Path) -> Iterator[Finding]:
     """Write, rename, publish and lock as a sweep does."""
     where = existing(folder)
-    shown = f"{folder}" if folder.is_dir() else f"{folder} (to be made in {where})"
+    shown = f"{folder}" if where == folder.absolute() else f"{folder} (to be made in {where})"
     try:
         with scratch(folder) as place:
             write(place)

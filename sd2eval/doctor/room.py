@@ -74,9 +74,8 @@ def data(plan: Plan) -> Iterator[Finding]:
         dataset = load_dataset(config.data, config.prompts, plan.definitions)
         check_reference(dataset, config.protocol)
     except InputError as error:
-        advice = (
-            "python -m sd2eval data fetch coco, then data.root=datasets/coco; `data verify` checks a folder"
-        )
+        coco = "get it: python -m sd2eval data fetch coco; check it: python -m sd2eval data verify root=DIR"
+        advice = coco if config.data.name.startswith("coco") else "see docs/data.md"
         yield Finding("data", PROBLEM, str(error), advice, about=config.data.name)
         return
     found = f"{config.data.name}: {len(dataset.prompts):,} captions, {len(dataset.reference):,} images"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import constants
+from huggingface_hub.errors import HFValidationError
 
 from sd2eval.checkpoints import sources
 from sd2eval.checkpoints.identity import published_name
@@ -60,16 +61,24 @@ def _checkpoint(definition: CheckpointConfig, wanted: Wanted) -> Finding:
     wanted.checkpoint_bytes.append(entry.about_bytes if entry else None)
     if entry and definition.source in (entry.repository, entry.former_repository):
         return held(entry, wanted)
-    file = definition.file or "unet/config.json"
-    if hub.in_cache(definition.source, file):
-        return Finding("weights", OK, f"{name}: in the hub's cache, {definition.source}", about=name)
-    if definition.source.endswith(sources.FILE_SUFFIXES) or definition.source.startswith((".", "/", "~")):
-        advice = "name a file or folder that is here: checkpoint.source=FILE"
-        return Finding(
-            "weights", PROBLEM, f"{name}: no such file or folder: {definition.source}", advice, name
-        )
-    wanted.elsewhere.append(definition.source)
-    return _absent(name, f"{definition.source} is not in the hub's cache", "the sweep fetches it")
+    return _elsewhere(definition, name, wanted)
+
+
+def _elsewhere(definition: CheckpointConfig, name: str, wanted: Wanted) -> Finding:
+    """Look for what is no file here in the hub's cache."""
+    source = definition.source
+    is_path = source.endswith(sources.FILE_SUFFIXES) or source.startswith((".", "/", "~"))
+    try:
+        cached = None if is_path else hub.in_cache(source, definition.file or "unet/config.json")
+    except HFValidationError:
+        is_path = True
+    if is_path:
+        advice = "name a file or folder that is here, or a hub id: checkpoint.source=X"
+        return Finding("weights", PROBLEM, f"{name}: no such file or folder: {source}", advice, name)
+    if cached:
+        return Finding("weights", OK, f"{name}: in the hub's cache, {source}", about=name)
+    wanted.elsewhere.append(source)
+    return _absent(name, f"{source} is not in the hub's cache", "the sweep fetches it")
 
 
 def _local(definition: CheckpointConfig, name: str, wanted: Wanted) -> Finding:
