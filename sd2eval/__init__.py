@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sd2eval.coco import fetch_coco as fetch_coco
     from sd2eval.coco import verify_coco as verify_coco
     from sd2eval.comparison.compare import compare_runs as compare_runs
+    from sd2eval.doctor.examine import run_doctor as run_doctor
     from sd2eval.matrix.compute import protocol_matrix as protocol_matrix
     from sd2eval.report import load_run as load_run
     from sd2eval.report import write_report as write_report
@@ -34,6 +35,7 @@ _API = {
     "load_run": "sd2eval.report",
     "protocol_matrix": "sd2eval.matrix.compute",
     "reproduce_run": "sd2eval.reproduction.reproduce",
+    "run_doctor": "sd2eval.doctor.examine",
     "run_selfcheck": "sd2eval.selfcheck",
     "run_sweep": "sd2eval.sweep",
     "verify_coco": "sd2eval.coco",
@@ -49,6 +51,7 @@ __all__ = [
     "load_run",
     "protocol_matrix",
     "reproduce_run",
+    "run_doctor",
     "run_selfcheck",
     "run_sweep",
     "verify_coco",

@@ -19,6 +19,7 @@ VERBS = {
     "reproduce": "does a run reproduce the card's figure? a band and a verdict per point: reproduce RUN",
     "compare": "is run B better than run A, and how sure are we? compare RUN_A RUN_B",
     "protocol_matrix": "how much of a difference is only protocol? FID under all: protocol_matrix RUN",
+    "doctor": "can a sweep run here? devices, disk, weights, locks: doctor [RUN] [KEY=VALUE]",
     "selfcheck": "does this machine compute what the original code computed?",
     "models": "the published weights: list | verify | fetch NAME | forget NAME",
     "data": "fetch or check COCO 2017 validation: data fetch coco, data verify",

@@ -16,7 +16,7 @@ from sd2eval.plan import Cell, cells, remaining
 from sd2eval.precision import Finish
 from sd2eval.provenance import plugins_in
 from sd2eval.records import EmissionRow, EnergyReading, ImageRecord, RunInfo, Score
-from sd2eval.store import RunFolder
+from sd2eval.store import WAY_OUT, RunFolder
 
 FORMER_NAMES = {"distance": "reference.distance", "score_text": "texts.score"}
 """Arrays of `reference.npz` in runs of version 0.1."""
@@ -214,7 +214,7 @@ def load_samples(store: RunFolder, info: RunInfo, checkpoint: str, against: Coun
         if not names <= found.keys():
             missing = ", ".join(sorted(names - found.keys()))
             folder = f"{store.path}/shards/{checkpoint}/{block.key}"
-            raise InputError(f"{folder}: has no {missing}; delete the folder and run the sweep again")
+            raise InputError(f"{folder}: has no {missing}; {WAY_OUT.format(store.path)}")
         columns = [scales.index(scale) for scale in manifest["guidance_scales"]]
         place = np.ix_(range(block.first, block.last + 1), columns)
         shape = (len(block), len(columns))

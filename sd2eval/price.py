@@ -21,17 +21,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, DPTConfig, DPTForDepthEs
 from sd2eval.checkpoints import sources, vae_factor
 from sd2eval.checkpoints.architecture import load_architecture
 from sd2eval.checkpoints.text import penultimate_config
-from sd2eval.config import CheckpointConfig, ExtractorConfig, SweepConfig
+from sd2eval.config import CheckpointConfig, SweepConfig
 from sd2eval.energy import assumed_watts, grid_intensity
-from sd2eval.metrics import METRICS
+from sd2eval.footprint import disk_bytes
 from sd2eval.sampler import unet_calls
 
 EFFICIENCY = 0.5
 """Share of the matrix-product rate that a UNet too large to be timed here is assumed to reach."""
 TIMED_PARAMETERS = 50_000_000
 """A UNet up to this size is timed itself."""
-PNG_RATIO = 0.56
-"""Size of a PNG against its raw bytes; a 512-pixel photograph gave 438 kB."""
 GPU_WATTS = 400.0
 """Assumed where the driver names no power limit."""
 
@@ -180,7 +178,7 @@ def estimate(
         bases.append(basis)
     return Estimate(
         prices,
-        _disk(config, n * len(scales) * len(definitions)),
+        disk_bytes(config, n * len(scales) * len(definitions)),
         _watts(device),
         grid_intensity(config.energy.country),
         bases[0],
@@ -229,20 +227,6 @@ def _seconds(call: Callable[[], Any], device: torch.device) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _disk(config: SweepConfig, images: int) -> float:
-    slots = {METRICS[name].extractor for name in config.protocol.metrics if METRICS[name].kind != "paired"}
-    features = images * 4 * sum(_width(config.protocol.extractor(slot)) for slot in slots if slot)
-    pixels = images * 3 * config.protocol.resolution**2 * PNG_RATIO if config.images == "all" else 0.0
-    return pixels + features
-
-
-def _width(extractor: ExtractorConfig) -> int:
-    """Return the numbers per image of the known extractors."""
-    return {"inception": 2048, "open_clip": 1024, "mini_classifier": 32, "mini_clip": 96}.get(
-        extractor.kind, 1024
-    )
 
 
 def _watts(device: torch.device) -> float:

@@ -18,9 +18,12 @@ from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
 from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
 from sd2eval.store import RunFolder
+from sd2eval.transfer.digests import file_digest
 
 LOG = logging.getLogger("sd2eval")
 """Without handlers of the reader's own, Python prints its warnings to stderr as they are."""
+INDEX = "report.json"
+"""Sealed: the SHA-256 of every file that a report writes."""
 CELL = ["checkpoint", "guidance_scale"]
 REPORT_WIDTH = 120
 """Columns of a table that does not go to a terminal."""
@@ -84,6 +87,7 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
         measured = evaluate.measure(store, info)
     results = tables.results_frame([*(one.score for one in measured), *_kept(store, info)])
     emissions = evaluate.emissions(store, info)
+    (store.path / INDEX).unlink(missing_ok=True)  # where it is, all that it names was written to the end
     rows = pd.DataFrame(
         [asdict(row) for row in emissions], columns=[field.name for field in fields(EmissionRow)]
     )
@@ -105,8 +109,10 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
             title=_title(info),
         )
         written += plots.save(figure, store.path / "pareto")
-    # Last, because a complete results.csv says that everything else is there.
-    return [store.write_text("results.csv", results.to_csv(index=False)), *written]
+    # After these, because a complete results.csv says that everything else is there.
+    written.insert(0, store.write_text("results.csv", results.to_csv(index=False)))
+    store.write_sealed(INDEX, {"files": {file.name: file_digest(file) for file in written}})
+    return written
 
 
 def _kept(store: RunFolder, info: RunInfo) -> list[Score]:

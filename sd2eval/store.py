@@ -27,10 +27,14 @@ from sd2eval.cache import cache_folder
 from sd2eval.errors import InputError
 from sd2eval.plan import Block, Cell
 from sd2eval.records import SCHEMA_VERSION, EnergyReading, ImageRecord, Prompt, RunInfo
+from sd2eval.seals import seal, to_bytes, unseal
 
 Arrays = Mapping[str, NDArray[Any]]
 
 TEMPORARY = ".tmp-"
+DIGESTS = "digests.json"
+"""Sealed: the SHA-256 of each file that is written once, and `run.json` a second time."""
+WAY_OUT = "`python -m sd2eval verify {} --repair` moves it aside and makes it again"
 
 
 class RunFolder:
@@ -61,7 +65,7 @@ class RunFolder:
         """Remove what a run left that never published a shard."""
         for name in ("sessions", "images", "sheets"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("prompts.json", "reference.npz", "run.json"):
+        for name in ("prompts.json", "reference.npz", "run.json", DIGESTS):
             (self.path / name).unlink(missing_ok=True)
 
     def read_info(self) -> RunInfo:
@@ -88,24 +92,52 @@ class RunFolder:
 
     def write_info(self, info: RunInfo) -> None:
         """Write `run.json`."""
-        self.write_json("run.json", info.to_json())
+        self._write_once("run.json", to_bytes(info.to_json()), run=info.to_json())
 
     def write_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Record the prompts in order; positions in shards refer to it."""
-        self.write_json("prompts.json", [asdict(prompt) for prompt in prompts])
+        self._write_once("prompts.json", to_bytes([asdict(prompt) for prompt in prompts]))
 
     def read_prompts(self) -> list[dict[str, Any]]:
         """Return the recorded prompts (fields of `Prompt`)."""
         return json.loads((self.path / "prompts.json").read_text())  # type: ignore[no-any-return]
 
+    def read_digests(self) -> dict[str, Any]:
+        """Return `files` (name to SHA-256) and `run` (as `run.json`) of the record beside them; old runs: {}.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            return unseal((self.path / DIGESTS).read_bytes(), required=True)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            way_out = WAY_OUT.format(self.path)
+            raise InputError(f"{self.path / DIGESTS}: damaged ({error}); {way_out}") from error
+
+    def _write_once(self, name: str, data: bytes, **more: Any) -> None:
+        """Write a file after its digest, so that none is ever without."""
+        known = self.read_digests()
+        files = known.get("files", {}) | {name: hashlib.sha256(data).hexdigest()}
+        self.write_sealed(DIGESTS, known | {"files": files} | more)
+        write_bytes(self.path / name, data)
+
     # Shards
 
     def blocks(self, checkpoint: str) -> list[Block]:
-        """Return the published blocks of a checkpoint, in order."""
+        """Return the published blocks of a checkpoint, in order.
+
+        Raises:
+            InputError: something else lies there.
+        """
         folder = self.path / "shards" / checkpoint
-        if not folder.is_dir():
-            return []
-        return sorted(Block.parse(entry.name) for entry in folder.iterdir() if not entry.name.startswith("."))
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        try:
+            return sorted(Block.parse(name) for name in names if not name.startswith("."))
+        except ValueError:
+            way_out = WAY_OUT.format(self.path)
+            raise InputError(f"{folder}: holds something that is no shard; {way_out}") from None
 
     def publish(
         self,
@@ -115,6 +147,7 @@ class RunFolder:
         images: Sequence[ImageRecord],
         energy: Sequence[EnergyReading],
         scales: Sequence[float],
+        kept: str | None = None,
     ) -> None:
         """Make a finished shard visible, whole or not at all.
 
@@ -125,6 +158,7 @@ class RunFolder:
             images: one record per caption and scale.
             energy: what the shard cost, by stage.
             scales: order of the second axis.
+            kept: which of its pictures are in the run folder: `all`, `grid` or `none`.
         """
         target = self.path / "shards" / checkpoint / block.key
         temporary = target.parent / f"{TEMPORARY}{block.key}-{uuid.uuid4().hex[:8]}"
@@ -138,8 +172,10 @@ class RunFolder:
             "images": [asdict(image) for image in images],
             "energy": [asdict(reading) for reading in energy],
         }
+        if kept is not None:
+            manifest["kept"] = kept
         _write(temporary / "features.npz", features)
-        _write(temporary / "manifest.json", _json(manifest))
+        _write(temporary / "manifest.json", seal(manifest))
         _sync(temporary)
         try:
             temporary.rename(target)  # fails on a published shard, which is not empty
@@ -153,25 +189,33 @@ class RunFolder:
         """Return a shard's arrays and manifest.
 
         Raises:
-            InputError: a file is damaged; the message names the folder to delete.
+            InputError: a file is damaged; the message says how to have it made again.
         """
         folder = self.path / "shards" / checkpoint / block.key
         try:
-            manifest = json.loads((folder / "manifest.json").read_text())
+            manifest = unseal((folder / "manifest.json").read_bytes())
             data = (folder / "features.npz").read_bytes()
             if hashlib.sha256(data).hexdigest() != manifest["features_sha256"]:
                 raise ValueError("features.npz does not have the digest its manifest names")
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 return dict(archive), manifest
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{folder}: damaged shard ({error}); delete the folder and run the sweep again"
-            ) from error
+            raise self._damaged(folder, error) from error
 
     def read_manifest(self, checkpoint: str, block: Block) -> dict[str, Any]:
-        """Return a shard's manifest alone."""
-        file = self.path / "shards" / checkpoint / block.key / "manifest.json"
-        return json.loads(file.read_text())  # type: ignore[no-any-return]
+        """Return a shard's manifest alone.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        folder = self.path / "shards" / checkpoint / block.key
+        try:
+            return unseal((folder / "manifest.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise self._damaged(folder, error) from error
+
+    def _damaged(self, folder: Path, error: Exception) -> InputError:
+        return InputError(f"{folder}: damaged shard ({error}); {WAY_OUT.format(self.path)}")
 
     def clean(self) -> None:
         """Remove what a killed process left half-written, where a run writes and nowhere else."""
@@ -195,7 +239,7 @@ class RunFolder:
     ) -> None:
         """Record what a process spent outside shards, as `(checkpoint or "", reading)`, and its basis."""
         rows = [{"checkpoint": checkpoint} | asdict(reading) for checkpoint, reading in readings]
-        self.write_json(f"sessions/{session}.json", {"grid": grid, "note": note, "readings": rows})
+        self.write_sealed(f"sessions/{session}.json", {"grid": grid, "note": note, "readings": rows})
 
     def read_sessions(self) -> list[dict[str, Any]]:
         """Return all session records, in the order of their names."""
@@ -203,7 +247,7 @@ class RunFolder:
 
     def write_arrays(self, name: str, arrays: Arrays) -> None:
         """Write `<name>.npz`."""
-        write_bytes(self.path / f"{name}.npz", _npz(arrays))
+        self._write_once(f"{name}.npz", _npz(arrays))
 
     def read_arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Return the arrays of `<name>.npz`."""
@@ -216,7 +260,11 @@ class RunFolder:
 
     def write_json(self, name: str, data: Any) -> Path:
         """Write `name` as JSON and return its path."""
-        return write_bytes(self.path / name, _json(data))
+        return write_bytes(self.path / name, to_bytes(data))
+
+    def write_sealed(self, name: str, data: Mapping[str, Any]) -> Path:
+        """Write `name` as JSON with its own digest, see `seals`, and return its path."""
+        return write_bytes(self.path / name, seal(data))
 
     def write_text(self, name: str, text: str) -> Path:
         """Write `name` and return its path."""
@@ -232,7 +280,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"out={self.path}: is a file; give a folder")
-        begun = {".lock", ".writer", "sessions", "prompts.json"}  # what a run has before its run.json
+        begun = {".lock", ".writer", "sessions", "prompts.json", DIGESTS}  # before its run.json
         others = (entry.name for entry in self.path.iterdir() if not entry.name.startswith(TEMPORARY))
         foreign = sorted(set(others) - begun)
         if foreign:
@@ -297,10 +345,6 @@ def _npz(arrays: Arrays) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
     return buffer.getvalue()
-
-
-def _json(data: Any) -> bytes:
-    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _write(path: Path, data: bytes) -> None:

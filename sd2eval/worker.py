@@ -114,7 +114,9 @@ class Worker:
         self.session.show_energy()
         self.fence()
         energy = meter.readings[before:]
-        self.session.store.publish(task.checkpoint, task.block, arrays, records, energy, scales)
+        self.session.store.publish(
+            task.checkpoint, task.block, arrays, records, energy, scales, self.config.images
+        )
 
     def _keep_images(self, task: Task, prompts: Sequence[Prompt], pixels: shard.Pixels) -> None:
         store, keep = self.session.store, self.config.images

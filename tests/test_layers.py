@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = """
 runners
 price_table
+doctor
 price selfcheck comparison reproduction matrix
 sweep
 engines
@@ -34,13 +35,13 @@ sampler fixture dataset pareto plot_labels coco_check
 precision checkpoints energy progress prompts images store devices plot_curves mini.classifier
 weights.hub
 weights.hub_errors
-stopping plan provenance interrupt masks noise sheet weights.published reproduction.card
+footprint stopping plan provenance interrupt masks noise sheet weights.published reproduction.card
 transfer
 config
 metrics
 statistics stopping weights.first_use words plugins
 records
-errors cache streams terminal weights
+seals errors cache streams terminal weights
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}
 OUTSIDE = ("__init__", "__main__")  # they import lazily, or by name

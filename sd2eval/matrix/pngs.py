@@ -14,7 +14,7 @@ from sd2eval.errors import InputError
 from sd2eval.images import Pixels, digest, load_rgb
 from sd2eval.plan import Cell
 from sd2eval.records import RunInfo
-from sd2eval.store import RunFolder
+from sd2eval.store import WAY_OUT, RunFolder
 
 BATCH = 64
 """Images held in memory at a time."""
@@ -30,7 +30,7 @@ class Png:
     sha256: str
     """Of its pixels, from the manifest."""
     shard: Path
-    """What to delete so that the sweep draws it again."""
+    """The folder of its manifest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,4 +114,4 @@ def _missing(png: Png, kept: str) -> str:
 
 
 def _again(png: Png) -> str:
-    return f"delete the folder {png.shard} and run the same sweep again, or leave the cell out"
+    return f"{WAY_OUT.format(png.shard.parents[2])}, or leave the cell out"
