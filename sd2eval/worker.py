@@ -12,7 +12,7 @@ from sd2eval import checkpoints, images, shard
 from sd2eval.checkpoints import Checkpoint, Weights
 from sd2eval.config import CheckpointConfig, SweepConfig
 from sd2eval.dataset import Dataset
-from sd2eval.errors import Stopped
+from sd2eval.errors import Stopped, room
 from sd2eval.memory import in_smaller_batches
 from sd2eval.networks import Networks
 from sd2eval.plan import Block
@@ -76,7 +76,8 @@ class Worker:
         """
         checkpoint = self._checkpoint(task.checkpoint)
         try:
-            self._make(checkpoint, task)
+            with room():
+                self._make(checkpoint, task)
         except Stopped:
             raise
         except Exception as error:
