@@ -52,6 +52,8 @@ protocol.extractors.open_clip_vit_h_14.source protocol.extractors.open_clip_vit_
 checkpoint.source checkpoint.file checkpoint.revision checkpoint.components checkpoint.lora
 device batch_size shard_size images out dry_run progress energy.country
 engine.name engine.workers engine.tries
+engine.cluster engine.partition engine.account engine.minutes engine.gpus_per_worker engine.cpus_per_worker
+engine.memory engine.python engine.folder engine.parameters
 """)
 
 

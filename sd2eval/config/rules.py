@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sd2eval.config.schema import CheckpointConfig, ProtocolConfig, SweepConfig
+from sd2eval.config.schema import CheckpointConfig, EngineConfig, ProtocolConfig, SweepConfig
 from sd2eval.errors import InputError
 from sd2eval.metrics import METRICS, ROLES
 from sd2eval.plugins import extractor_kinds
@@ -23,6 +24,7 @@ CHOICES = {
     "protocol.fit": ("crop", "squash", "none"),
     "protocol.quantize": ("round", "truncate"),
     "protocol.sample_at": ("checkpoint", "protocol"),
+    "engine.cluster": ("slurm", "local"),
     "checkpoint.conditioning": ("text", "depth", "inpainting", "upscaling"),
     "checkpoint.prediction_type": ("epsilon", "v_prediction"),
     "checkpoint.text": ("open_clip", "clip"),
@@ -77,6 +79,7 @@ def _faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     yield from _metric_faults(config)
     if not re.fullmatch(r"[A-Za-z]{3}", config.energy.country):
         yield "energy.country", config.energy.country, "allowed: a three-letter ISO code, such as USA or FRA"
+    yield from _engine_faults(config.engine)
     if config.out is not None and (not config.out.strip() or Path(config.out).is_file()):
         yield "out", config.out, "a folder is needed"
 
@@ -118,7 +121,8 @@ def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     for key in ("seed", "prompts.seed"):
         if not 0 <= _get(config, key) < 2**63:
             yield key, _get(config, key), "allowed: 0 to 2**63 - 1"
-    for key in ("batch_size", "shard_size", "protocol.resolution", "engine.workers", "engine.tries"):
+    sizes = ("batch_size", "shard_size", "protocol.resolution", "engine.workers", "engine.tries")
+    for key in (*sizes, "engine.minutes", "engine.cpus_per_worker"):
         value = _get(config, key)
         if value is not None and value < 1:
             yield key, value, "at least 1"
@@ -134,6 +138,20 @@ def _choice_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
                 yield key, given, f"allowed: {allowed(key)}"
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
         yield "device", config.device, f"allowed: {CHOICES['device']}"
+
+
+def _engine_faults(engine: EngineConfig) -> Iterator[tuple[str, Any, str]]:
+    for field in dataclasses.fields(engine):
+        value, only = getattr(engine, field.name), field.metadata.get("engine", engine.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if only != engine.name and value != default:
+            yield (
+                f"engine.{field.name}",
+                value,
+                f"only engine={only} has it, and this is engine={engine.name}",
+            )
+    if engine.gpus_per_worker < 0:
+        yield "engine.gpus_per_worker", engine.gpus_per_worker, "at least 0"
 
 
 def _metric_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:

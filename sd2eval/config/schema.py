@@ -29,6 +29,12 @@ def _runtime() -> Any:
     return dataclasses.field(default=MISSING, metadata={"identity": False})
 
 
+def _of_engine(engine: str, default: Any) -> Any:
+    """Declare a runtime field that one engine alone has; a mutable default is given by its maker."""
+    given = {"default_factory": default} if callable(default) else {"default": default}
+    return dataclasses.field(**given, metadata={"identity": False, "engine": engine})
+
+
 @dataclass(kw_only=True)
 class PromptsConfig:
     """Which captions."""
@@ -136,6 +142,16 @@ class EngineConfig:
     name: str = _runtime()
     workers: int = _runtime()
     tries: int = _runtime()
+    cluster: str = _of_engine("slurm", "slurm")
+    partition: str | None = _of_engine("slurm", None)
+    account: str | None = _of_engine("slurm", None)
+    minutes: int = _of_engine("slurm", 60)
+    gpus_per_worker: int = _of_engine("slurm", 1)
+    cpus_per_worker: int = _of_engine("slurm", 8)
+    memory: str | None = _of_engine("slurm", None)
+    python: str | None = _of_engine("slurm", None)
+    folder: str | None = _of_engine("slurm", None)
+    parameters: dict[str, Any] = _of_engine("slurm", dict)
 
 
 @dataclass(kw_only=True)

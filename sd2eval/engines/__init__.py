@@ -24,6 +24,17 @@ def opened(
         InputError: its extra is not installed, or its cluster cannot be reached.
     """
     attempts = Attempts(config.tries, progress.print)
+    if config.name == "slurm":
+        from sd2eval.engines.slurm import Slurm
+        from sd2eval.engines.submission import require
+
+        require(config)
+        slurm = Slurm(assignment, config, attempts, progress, session.interrupt)
+        try:
+            yield slurm
+        finally:
+            slurm.close()
+        return
     if config.workers == 1:
         yield InProcess(_worker(assignment, networks, session), attempts)
         return
