@@ -88,6 +88,7 @@ class Progress:
         self._rate = Rate(self._begin, done_images)
         self._what = self._status = self._energy = ""
         self._captions, self._captions_total = 0, 0
+        self._spent: dict[int, tuple[float, float, str]] = {}
 
     def checkpoint(self, name: str, captions: int, done: int = 0) -> None:
         """Say that `name` is being worked on: `captions` of it, of which `done` are finished."""
@@ -114,8 +115,12 @@ class Progress:
         """Expect more images than was said."""
         self._total += images
 
-    def energy(self, kwh: float, kg_co2: float, method: str) -> None:
-        """Show the energy so far; `method` is `measured` or `estimated`."""
+    def energy(self, kwh: float, kg_co2: float, method: str, source: int = 0) -> None:
+        """Show the energy so far, that of all sources added; `method` is `measured` or `estimated`."""
+        self._spent[source] = (kwh, kg_co2, method)
+        energies, masses, methods = zip(*self._spent.values(), strict=True)
+        kwh, kg_co2 = sum(energies), sum(masses)
+        method = "measured" if {*methods} == {"measured"} else "estimated"
         self._energy = f"{format_energy(kwh)}, {format_co2(kg_co2)} ({method})"
 
     def print(self, message: str) -> None:

@@ -65,6 +65,8 @@ class Worker:
     _loaded: dict[str, Checkpoint] = field(default_factory=dict)
     _batch_size: int | None = None
     """What memory was enough for, when it once was not."""
+    _shown: int = 0
+    """Images of the shard in the making, as far as the display counts them."""
 
     def run(self, task: Task) -> None:
         """Make one shard and publish it.
@@ -81,6 +83,7 @@ class Worker:
         except Stopped:
             raise
         except Exception as error:
+            self.session.display.advance(-self._shown)  # they are made again, or never
             reason = " ".join(str(error).split())[:500]
             raise ShardFailed(f"{task.key}: {type(error).__name__}: {reason}") from error
 
@@ -97,7 +100,7 @@ class Worker:
     def _make(self, checkpoint: Checkpoint, task: Task) -> None:
         config, meter, scales = self.config, self.session.meter, task.scales
         prompts = self.dataset.prompts[task.block.first : task.block.last + 1]
-        before = len(meter.readings)
+        before, self._shown = len(meter.readings), 0
         with meter.task("sample"):
             given = shard.given(checkpoint, self.dataset, prompts, config.seed)
             latents, truncated = self._sample(checkpoint, given, prompts, scales)
@@ -106,27 +109,26 @@ class Worker:
         self.session.interrupt.check()
         with meter.task("features"):
             arrays = shard_arrays(checkpoint, given, prompts, pixels, self.networks, config)
+        self.fence()
         with meter.task("write"):
             self._keep_images(task, prompts, pixels)
             records = shard.records(prompts, scales, pixels, truncated)
-        self.session.display.advance(0, len(task.block))
         self.session.show_energy()
         self.fence()
         energy = meter.readings[before:]
         self.session.store.publish(
             task.checkpoint, task.block, arrays, records, energy, scales, self.config.images
         )
+        self.session.display.advance(0, len(task.block))
 
     def _sample(
         self, checkpoint: Checkpoint, given: shard.Given, prompts: Sequence[Prompt], scales: Sequence[float]
     ) -> tuple[torch.Tensor, list[bool]]:
         """Return latents and truncations; in smaller batches once memory did not suffice."""
         config, display = self.config, self.session.display
-        counted = 0
 
         def advance(images: int) -> None:
-            nonlocal counted
-            counted += images
+            self._shown += images
             display.advance(images)
 
         def attempt(rows: int) -> tuple[torch.Tensor, list[bool]]:
@@ -135,9 +137,8 @@ class Worker:
             return shard.sample_latents(checkpoint, given.conditioning, prompts, settings, advance, check)
 
         def smaller(rows: int) -> None:
-            nonlocal counted
-            display.advance(-counted)  # they are made again
-            counted = 0
+            display.advance(-self._shown)  # they are made again
+            self._shown = 0
             self.session.note(f"out of memory: from then on {rows} trajectories per UNet call")
 
         most = len(prompts) * len(scales)

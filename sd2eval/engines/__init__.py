@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import torch
 
 from sd2eval.config import EngineConfig
 from sd2eval.engines.base import Assignment, Attempts, Engine
@@ -39,6 +42,10 @@ def opened(
         yield InProcess(_worker(assignment, networks, session), attempts)
         return
     processes = Processes(assignment, config.workers, attempts, progress, session.interrupt)
+    del networks  # the workers load their own; this generator would hold these until it is closed
+    gc.collect()
+    if assignment.device.type == "cuda":
+        torch.cuda.empty_cache()
     try:
         yield processes
     finally:

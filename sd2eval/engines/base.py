@@ -18,11 +18,12 @@ import torch
 from sd2eval.checkpoints import Weights
 from sd2eval.config import CheckpointConfig, SweepConfig
 from sd2eval.dataset import Dataset
-from sd2eval.devices import keep_freed_memory, set_precision
+from sd2eval.devices import keep_freed_memory, resolve_device, set_precision
 from sd2eval.energy import EnergyMeter
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.networks import load_networks
+from sd2eval.progress import Progress
 from sd2eval.session import Display, Session
 from sd2eval.store import RunFolder, write_bytes
 from sd2eval.worker import Task, Worker
@@ -128,10 +129,18 @@ def enlist(
     )
 
 
+def announce(progress: Progress, tasks: Sequence[Task], workers: int) -> None:
+    """Let the display say what several workers are about to make, which may be of several checkpoints."""
+    names = dict.fromkeys(task.checkpoint for task in tasks)
+    what = next(iter(names)) if len(names) == 1 else f"{len(names)} checkpoints"
+    by = f", {workers} workers" if workers > 1 else ""
+    progress.checkpoint(what + by, sum(len(task.block) for task in tasks))
+
+
 def device_of(device: str, index: int) -> torch.device:
     """Return the device of the worker with a number, from the setting: GPUs go round."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = resolve_device(device).type
     if device == "cuda":
         device = f"cuda:{index % torch.cuda.device_count()}"
     return torch.device(device)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import IO
 
-import torch
-
-from sd2eval.engines.base import Assignment, Attempts, Failure, device_of, enlist
-from sd2eval.errors import InputError, Stopped
+from sd2eval.engines.base import Assignment, Attempts, Failure, announce
+from sd2eval.engines.process import Place
+from sd2eval.errors import InputError, Stopped, Unfinished
 from sd2eval.interrupt import Interrupt
 from sd2eval.progress import Progress
+from sd2eval.store import RunFolder
 from sd2eval.worker import ShardFailed, Task, Worker
 
 LOOK_SECONDS = 0.5
 """How often the driver looks whether a signal came."""
-GRACE_SECONDS = 10.0
-"""How long a worker may take to stop when told to."""
 
 
 @dataclass
@@ -54,10 +55,32 @@ class InProcess:
 class _Hand:
     """A worker process as the driver sees it."""
 
-    process: BaseProcess
-    pipe: Connection
     index: int
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+    output: IO[bytes]
+    """What it and its libraries print; of interest when it dies."""
+    device: str = ""
+    """What it works on, once it is ready."""
     task: Task | None = None
+    images: int = 0
+    """Of its task, as far as the display counts them."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"worker {self.index}" + (f" ({self.device})" if self.device not in ("", "cpu") else "")
+
+    def end(self) -> str:
+        """Make sure that it has ended and say how, with the last that it printed."""
+        self.pipe.close()
+        code = self.process.wait()
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        self.output.close()
+        return f"{self.name} ended {how}" + (f" ({last[:300]})" if last else "")
 
 
 @dataclass
@@ -71,148 +94,114 @@ class Processes:
     interrupt: Interrupt
     parallel: bool = True
     _hands: list[_Hand] = field(default_factory=list)
+    _vain: dict[int, int] = field(default_factory=dict)
+    """How often in a row the worker of each number ended before it was ready."""
 
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
-        """See `Engine.run`."""
-        queue, given_up = deque(tasks), []
-        while len(self._hands) < min(self.count, len(tasks)):
-            self._hands.append(_start(self.assignment, len(self._hands), self.count))
+        """See `Engine.run`.
+
+        Raises:
+            Unfinished: no worker gets ready.
+        """
+        queue, given_up = deque(tasks), list[Failure]()
+        if not self._hands:
+            self.count = min(self.count, len(tasks))  # so that each knows its share of cores and energy
+        busy = {hand.index for hand in self._hands}
+        self._hands += [self._start(index) for index in range(self.count) if index not in busy]
+        announce(self.progress, tasks, self.count)
         while queue or any(hand.task for hand in self._hands):
-            for hand in self._hands:
-                if hand.task is None and queue:
-                    hand.task = queue.popleft()
-                    hand.pipe.send(hand.task)
             self.interrupt.check()
-            for pipe in wait([hand.pipe for hand in self._hands], LOOK_SECONDS):
-                hand = next(hand for hand in self._hands if hand.pipe is pipe)
+            self._deal(queue)
+            heard = wait([hand.pipe for hand in self._hands], LOOK_SECONDS)
+            for hand in [hand for hand in self._hands if hand.pipe in heard]:
                 failed = self._hear(hand)
-                if failed is not None:
-                    task, reason = failed
-                    final = self.attempts.failed(task, reason)
-                    if final is None:
-                        queue.append(task)
-                    else:
-                        given_up.append(final)
+                if failed is None:
+                    continue
+                final = self.attempts.failed(*failed)
+                if final is None:
+                    queue.append(failed[0])
+                else:
+                    given_up.append(final)
         return given_up
 
     def close(self) -> None:
-        """Stop the workers; what they have not published is lost."""
+        """End the workers; what they have not published is lost, and what they left half-written goes."""
         for hand in self._hands:
-            hand.process.terminate()  # at any moment: a shard is published whole or not at all
+            hand.process.kill()  # at any moment: a shard is published whole or not at all
         for hand in self._hands:
-            hand.process.join(GRACE_SECONDS)
-            if hand.process.is_alive():
-                hand.process.kill()
-                hand.process.join()
-            hand.pipe.close()
+            hand.end()
         self._hands.clear()
+        RunFolder(self.assignment.path).clean()
+
+    def _deal(self, queue: deque[Task]) -> None:
+        for hand in self._hands:
+            if hand.device and hand.task is None and queue:
+                try:
+                    hand.pipe.send(queue[0])
+                except OSError:
+                    continue  # it has just died, which is heard next
+                hand.task, hand.images = queue.popleft(), 0
 
     def _hear(self, hand: _Hand) -> tuple[Task, str] | None:
         """Take a message; return a task that failed and why."""
         try:
             kind, *content = hand.pipe.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             return self._replace(hand)
-        if kind == "advance":
-            self.progress.advance(*content)
-        elif kind == "energy":
-            self.progress.energy(*content)
-        elif kind == "print":
-            self.progress.print(f"worker {hand.index}: {content[0]}")
-        elif kind == "refused":
-            raise InputError(content[0])
-        elif kind == "stopped":
-            raise Stopped(content[0])
-        elif kind == "done":
-            hand.task = None
-        elif kind == "failed":
+        if kind == "failed":
             task, hand.task = hand.task, None
             assert task is not None
             return task, content[0]
+        if kind == "ready":
+            hand.device, self._vain[hand.index] = content[0], 0
+        elif kind == "advance":
+            hand.images += content[0]
+            self.progress.advance(*content)
+        elif kind == "energy":
+            kwh, kg_co2, method = content
+            self.progress.energy(kwh, kg_co2, method, source=hand.process.pid)
+        elif kind == "print":
+            self.progress.print(f"{hand.name}: {content[0]}")
+        elif kind == "done":
+            hand.task = None
+        else:
+            raise {"refused": InputError, "stopped": Stopped}[kind](content[0])
         return None
 
     def _replace(self, hand: _Hand) -> tuple[Task, str] | None:
-        """Start another process for one that ended by itself."""
-        hand.process.join()
-        code = hand.process.exitcode or 0
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        task = hand.task
-        new = _start(self.assignment, hand.index, self.count)
-        hand.process, hand.pipe, hand.task = new.process, new.pipe, None
-        if task is None:
-            self.attempts.say(f"worker {hand.index} ended {how}; another one was started")
+        """Start another process for one that ended by itself, unless none gets ready in its place."""
+        self._hands.remove(hand)
+        how = hand.end()
+        self.interrupt.check()  # all processes may have got the same signal
+        if not hand.device:
+            self._vain[hand.index] = self._vain.get(hand.index, 0) + 1
+        if self._vain.get(hand.index, 0) < self.attempts.most:
+            self._hands.append(self._start(hand.index))
+        elif self._hands:
+            self.attempts.say(f"{how}, {self._vain[hand.index]} times before it was ready; the others go on")
+        else:
+            raise Unfinished(f"no worker gets ready: {how}, {self._vain[hand.index]} times")
+        if hand.task is None:
+            if hand.device:
+                self.attempts.say(f"{how}; another one was started")
             return None
-        return task, f"{task.key}: worker {hand.index} ended {how}"
+        self.progress.advance(-hand.images)  # they are made again
+        return hand.task, f"{hand.task.key}: {how}"
 
-
-def _start(assignment: Assignment, index: int, count: int) -> _Hand:
-    context = get_context("spawn")  # a forked process has no working CUDA, and torch's locks as they were
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, assignment, index, count), daemon=True)
-    process.start()
-    theirs.close()
-    return _Hand(process, ours, index)
-
-
-class _Relay:
-    """A display that passes everything on to the driver's."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-
-    def advance(self, images: int, captions: int = 0) -> None:
-        """Pass on."""
-        self._pipe.send(("advance", images, captions))
-
-    def print(self, message: str) -> None:
-        """Pass on."""
-        self._pipe.send(("print", message))
-
-    def status(self, text: str) -> None:
-        """Keep quiet: several workers do several things."""
-
-    def energy(self, kwh: float, kg_co2: float, method: str) -> None:
-        """Keep quiet: the driver cannot add up what overlaps."""
-
-
-class _Orphan(Interrupt):
-    """Asks whether the driver is still there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._driver = os.getppid()
-
-    def check(self) -> None:
-        """Raise `Stopped` if the driver died."""
-        if os.getppid() != self._driver:
-            raise Stopped("the driver has gone")
-
-
-def _serve(pipe: Connection, assignment: Assignment, index: int, count: int) -> None:
-    """Work for a driver until it closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the driver decides
-    device = device_of(assignment.config.device, index)
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
-    try:
-        worker = enlist(assignment, device, _Relay(pipe), _Orphan(), 1 / count)
-        while True:
-            task: Any = pipe.recv()
-            try:
-                worker.run(task)
-                pipe.send(("done",))
-            except ShardFailed as error:
-                pipe.send(("failed", str(error)))
-    except InputError as error:
-        pipe.send(("refused", str(error)))
-    except Stopped as error:
-        _tell(pipe, ("stopped", str(error)))
-    except (EOFError, BrokenPipeError, ConnectionError):
-        return  # the driver has closed the pipe, or died
-
-
-def _tell(pipe: Connection, message: tuple[str, str]) -> None:
-    try:
-        pipe.send(message)
-    except OSError:
-        return
+    def _start(self, index: int) -> _Hand:
+        """Start a worker in a session of its own: a terminal's Ctrl-C is the driver's to decide about."""
+        ours, theirs = socket.socketpair()
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
+        with tempfile.TemporaryFile() as told, theirs:
+            pickle.dump(Place(self.assignment, index, self.count), told)
+            told.seek(0)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sd2eval.engines.process", str(theirs.fileno())],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                pass_fds=[theirs.fileno()],
+                stdin=told,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return _Hand(index, process, Connection(ours.detach()), output)

@@ -7,4 +7,4 @@ from tests.engines.contract import Contract
 
 class TestSeveralProcesses(Contract):
     words = ("engine=local", "engine.workers=2")
-    worker = r"multiprocessing\.spawn"
+    worker = r"sd2eval\.engines\.process"
