@@ -2,9 +2,9 @@
 
     python benchmarks/engines.py --captions 16 --workers 1 2 4 --times 1 2 4 --pairs 2
 
-Each measurement is a whole `sweep` command of the mini 512-base at eight scales, start and scores included, in
-shards of four captions; the worker counts alternate A B B A. CPU seconds are those of the command and of the
-processes that it waited for. Prints a Markdown table of medians.
+Each measurement is a whole `sweep` command of the mini 512-base at eight scales, start and scores included,
+in shards of four captions; the worker counts alternate A B B A. CPU seconds are those of the command and of
+the processes that it waited for. Prints a Markdown table of medians.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -15,6 +16,7 @@ import torch
 
 import sd2eval
 from sd2eval import engines
+from sd2eval.checkpoints import find_weights
 from sd2eval.config import EngineConfig, from_overrides
 from sd2eval.dataset import load_dataset
 from sd2eval.energy import EnergyMeter
@@ -23,15 +25,16 @@ from sd2eval.engines.local import Processes
 from sd2eval.errors import InputError, Stopped, Unfinished
 from sd2eval.interrupt import Interrupt
 from sd2eval.mini import DATA
-from sd2eval.networks import Networks
+from sd2eval.networks import Networks, load_networks
 from sd2eval.plan import Block
 from sd2eval.progress import Progress
 from sd2eval.session import Session
 from sd2eval.store import RunFolder
-from sd2eval.worker import ShardFailed, Task
+from sd2eval.worker import ShardFailed, Task, Worker
 from tests.engines.commands import ROOT, SMALL, Command, Result, result
-from tests.engines.contract import HERE
+from tests.engines.contract import HERE, Contract
 
+CPU = torch.device("cpu")
 TWO = ("engine=local", "engine.workers=2")
 
 
@@ -44,7 +47,7 @@ def assignment(out: Path, **other: Any) -> Assignment:
         "weights": {},
         "dataset": load_dataset(config.data, config.prompts, definitions),
         "path": out,
-        "device": torch.device("cpu"),
+        "device": CPU,
         "dtype": "float32",
         "digests": {},
         "token": take(RunFolder(out)),
@@ -60,13 +63,20 @@ def processes(out: Path, **other: Any) -> tuple[Processes, list[str]]:
     return Processes(assignment(out, **other), 2, attempts, progress, Interrupt()), said
 
 
+def enlisted(out: Path, display: Progress) -> Worker:
+    """Return a worker of a small run in this process."""
+    config, definitions = from_overrides(*SMALL)
+    digests = load_networks(config.protocol, definitions, CPU).digests
+    weights = {definition.name: find_weights(definition) for definition in definitions}
+    return enlist(assignment(out, digests=digests, weights=weights), CPU, display, Interrupt(), 0.5)
+
+
 TASKS = [Task("512-base", Block(number, number), (1.5, 3.0)) for number in range(6)]
 
 
 def test_a_worker_that_never_gets_ready_is_given_up_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONSTARTUP", "")
     broken = tmp_path / "broken" / "torch"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise OSError('libcudart.so: cannot open shared object file')")
@@ -95,15 +105,7 @@ def test_a_worker_with_other_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_published_for_a_driver_that_lost_the_folder(tmp_path: Path, undisturbed: Result) -> None:
-    from sd2eval.checkpoints import find_weights
-    from sd2eval.networks import load_networks
-
-    _, definitions = from_overrides(*SMALL)
-    config, _ = from_overrides(*SMALL)
-    digests = load_networks(config.protocol, definitions, torch.device("cpu")).digests
-    weights = {definition.name: find_weights(definition) for definition in definitions}
-    told = assignment(tmp_path / "run", digests=digests, weights=weights)
-    worker = enlist(told, torch.device("cpu"), Progress(12, quiet=True), Interrupt(), 0.5)
+    worker = enlisted(tmp_path / "run", Progress(12, quiet=True))
     worker.run(TASKS[0])
     store = RunFolder(tmp_path / "run")
     assert store.blocks("512-base") == [Block(0, 0)]
@@ -126,20 +128,13 @@ def test_a_run_folder_that_is_gone_stops_its_workers(tmp_path: Path) -> None:
 
 
 def test_the_display_counts_no_image_of_a_shard_that_failed(tmp_path: Path) -> None:
-    from sd2eval.checkpoints import find_weights
-    from sd2eval.networks import load_networks
-
-    config, definitions = from_overrides(*SMALL)
-    digests = load_networks(config.protocol, definitions, torch.device("cpu")).digests
-    weights = {definition.name: find_weights(definition) for definition in definitions}
     shown: list[int] = []
 
     class Display(Progress):
         def advance(self, images: int, captions: int = 0) -> None:
             shown.append(images)
 
-    told = assignment(tmp_path / "run", digests=digests, weights=weights)
-    worker = enlist(told, torch.device("cpu"), Display(12, quiet=True), Interrupt(), 1.0)
+    worker = enlisted(tmp_path / "run", Display(12, quiet=True))
     (tmp_path / "run" / "images").write_text("where a folder belongs")
     with pytest.raises(ShardFailed, match="512-base/000000-000000"):
         worker.run(TASKS[0])
@@ -210,15 +205,10 @@ except AttributeError:
 
 
 def test_one_process_gives_up_a_poison_shard_too(tmp_path: Path, undisturbed: Result) -> None:
-    from tests.engines.contract import Contract, last_image
-
     suite = type("Here", (Contract,), {"words": HERE, "worker": "-"})()
     data = tmp_path / "data"
-    import shutil
-
     shutil.copytree(DATA, data)
     suite.test_a_shard_that_fails_in_every_worker_is_given_up_and_the_others_finish(undisturbed, data)
-    assert last_image(data).is_file()
 
 
 @pytest.mark.parametrize(
