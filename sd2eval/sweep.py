@@ -82,6 +82,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     dataset = load_dataset(config.data, config.prompts, definitions)
     check_reference(dataset, config.protocol)
     precision.require(config, definitions)
+    engines.require(config.engine)
     fields = run_identity(config, definitions, dtype) | {"data.captions_sha256": dataset.captions_digest}
     store = RunFolder(Path(config.out or f"outputs/{config.protocol.name}-{digest(fields)[:8]}"))
     store.refuse_foreign()

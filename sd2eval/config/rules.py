@@ -142,13 +142,13 @@ def _choice_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
 
 def _engine_faults(engine: EngineConfig) -> Iterator[tuple[str, Any, str]]:
     for field in dataclasses.fields(engine):
-        value, only = getattr(engine, field.name), field.metadata.get("engine", engine.name)
+        value, only = getattr(engine, field.name), field.metadata.get("engines", [engine.name])
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if only != engine.name and value != default:
+        if engine.name not in only and value != default:
             yield (
                 f"engine.{field.name}",
                 value,
-                f"only engine={only} has it, and this is engine={engine.name}",
+                f"only engine={only[0]} has it, and this is engine={engine.name}",
             )
     if engine.gpus_per_worker < 0:
         yield "engine.gpus_per_worker", engine.gpus_per_worker, "at least 0"

@@ -29,10 +29,10 @@ def _runtime() -> Any:
     return dataclasses.field(default=MISSING, metadata={"identity": False})
 
 
-def _of_engine(engine: str, default: Any) -> Any:
-    """Declare a runtime field that one engine alone has; a mutable default is given by its maker."""
+def _of_engine(engines: str, default: Any) -> Any:
+    """Declare a runtime field that only some engines have; a mutable default is given by its maker."""
     given = {"default_factory": default} if callable(default) else {"default": default}
-    return dataclasses.field(**given, metadata={"identity": False, "engine": engine})
+    return dataclasses.field(**given, metadata={"identity": False, "engines": engines.split()})
 
 
 @dataclass(kw_only=True)

@@ -9,12 +9,23 @@ from contextlib import contextmanager
 import torch
 
 from sd2eval.config import EngineConfig
+from sd2eval.engines import submission
 from sd2eval.engines.base import Assignment, Attempts, Engine
 from sd2eval.engines.local import InProcess, Processes
 from sd2eval.networks import Networks
 from sd2eval.progress import Progress
 from sd2eval.session import Session
 from sd2eval.worker import Worker
+
+
+def require(config: EngineConfig) -> None:
+    """Refuse an engine that cannot work here, before anything begins.
+
+    Raises:
+        InputError: says what is missing and what to do.
+    """
+    if config.name == "slurm":
+        submission.require(config)
 
 
 @contextmanager
@@ -29,9 +40,7 @@ def opened(
     attempts = Attempts(config.tries, progress.print)
     if config.name == "slurm":
         from sd2eval.engines.slurm import Slurm
-        from sd2eval.engines.submission import require
 
-        require(config)
         slurm = Slurm(assignment, config, attempts, progress, session.interrupt)
         try:
             yield slurm

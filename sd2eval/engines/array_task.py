@@ -36,6 +36,8 @@ class ArrayTask:
     engine: EngineConfig
     number: int
     """Of this one among those submitted together, from 0."""
+    driver: int | None = None
+    """The driver's process, if it is one of this machine: without it there is no work."""
     _job: str = ""
     _held: Task | None = None
     _made: int = 0
@@ -71,7 +73,7 @@ class ArrayTask:
         self._give_back()
         _say("requeued")
         return submitit.helpers.DelayedSubmission(
-            ArrayTask(self.assignment, self.tasks, self.engine, self.number)
+            ArrayTask(self.assignment, self.tasks, self.engine, self.number, self.driver)
         )
 
     @property
@@ -114,7 +116,7 @@ class ArrayTask:
         """Claim a task, rather one of the checkpoint that is loaded."""
         last, self._held = self._held, None
         while True:
-            check_token(self.assignment.path, self.assignment.token)
+            _Watch(self.assignment, self.driver).check()
             free = self._claims.look(self.tasks).free(self.tasks, self.engine.tries)
             if not free:
                 return None
@@ -139,7 +141,7 @@ class ArrayTask:
         cores = max(1, cores // self.engine.workers) if local else cores
         if device.type == "cpu":
             torch.set_num_threads(cores)
-        watch = _Watch(self.assignment)
+        watch = _Watch(self.assignment, self.driver)
         return enlist(self.assignment, device, _Log(), watch, share=min(1.0, cores / count))
 
 
@@ -154,15 +156,25 @@ def _preferred(free: Sequence[Task], last: Task | None, number: int) -> Task:
 class _Watch(Interrupt):
     """Asks whether the run folder still has the same driver."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, driver: int | None) -> None:
         super().__init__()
-        self._path, self._token = assignment.path, assignment.token
+        self._path, self._token, self._driver = assignment.path, assignment.token, driver
 
     def check(self) -> None:
         """Raise `Stopped` if another one has taken over, or ours has ended."""
         check_token(self._path, self._token)
         if not Claims(self._path, self._token).folder.is_dir():
             raise Stopped("the driver has ended")
+        if self._driver is not None and not _lives(self._driver):
+            raise Stopped("the driver has gone")
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class _Log:

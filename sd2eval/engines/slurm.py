@@ -7,6 +7,7 @@ what is missing.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ class Slurm:
             owner = self._claims.owner(task) if task in look.claimed else None
             if owner is None or owner in alive or (owner == "" and alive):
                 continue
-            self._claims.fail(task, f"{task.key}: job {owner} {self._jobs.why_ended(owner)}")
+            self._claims.fail(task, f"{task.key}: its worker, job {owner}, {self._jobs.why_ended(owner)}")
 
     def _staff(self, waiting: Sequence[Task], look: Look, alive: dict[str, str]) -> None:
         """Submit the tasks of the array that are missing, while there is something to take."""
@@ -120,8 +121,9 @@ class Slurm:
                 f"made; the last one's log: {self._jobs.last_log()}"
             )
         self._fruitless += 1
+        driver = os.getpid() if self.config.cluster == "local" else None
         self._jobs.submit(
-            [ArrayTask(self.assignment, waiting, self.config, number) for number in range(missing)]
+            [ArrayTask(self.assignment, waiting, self.config, number, driver) for number in range(missing)]
         )
 
     def _show(self, alive: dict[str, str]) -> None:
