@@ -38,6 +38,13 @@ def opened(
         InputError: its extra is not installed, or its cluster cannot be reached.
     """
     attempts = Attempts(config.tries, progress.print)
+    if config.name == "local" and config.workers == 1:
+        yield InProcess(_worker(assignment, networks, session), attempts)
+        return
+    del networks  # the workers load their own; this generator would hold these until it is closed
+    gc.collect()
+    if assignment.device.type == "cuda":
+        torch.cuda.empty_cache()
     if config.name == "slurm":
         from sd2eval.engines.slurm import Slurm
 
@@ -47,14 +54,7 @@ def opened(
         finally:
             slurm.close()
         return
-    if config.workers == 1:
-        yield InProcess(_worker(assignment, networks, session), attempts)
-        return
     processes = Processes(assignment, config.workers, attempts, progress, session.interrupt)
-    del networks  # the workers load their own; this generator would hold these until it is closed
-    gc.collect()
-    if assignment.device.type == "cuda":
-        torch.cuda.empty_cache()
     try:
         yield processes
     finally:
