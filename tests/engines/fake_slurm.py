@@ -33,27 +33,28 @@ def sbatch(state: Path, script: str) -> None:
     (state.parent / f"{number}.sh").write_text(text)
     array = re.search(r"--array=0-(\d+)", text)
     for index in range(int(array[1]) + 1) if array else [None]:
+        job = state / f"{number} {'N/A' if index is None else index}"
+        job.write_text("0")  # known to squeue from now on
         if os.fork() == 0:
             os.setsid()
             for descriptor in range(3):
                 os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
-            supervise(state, script, number, index)
+            supervise(job, script, number, index)
             os._exit(0)
     print(f"Submitted batch job {number}")
 
 
-def supervise(state: Path, script: str, number: int, index: int | None) -> None:
+def supervise(job: Path, script: str, number: int, index: int | None) -> None:
     """Run a job again as long as it asks for that."""
     names = {"SLURM_JOB_ID": str(number), "SLURM_PROCID": "0"}
     if index is not None:
         names |= {"SLURM_ARRAY_JOB_ID": str(number), "SLURM_ARRAY_TASK_ID": str(index)}
-    job = state / f"{number} {'N/A' if index is None else index}"
     again = True
     while again:
         process = subprocess.Popen(["bash", script], env=os.environ | names, start_new_session=True)
         job.write_text(str(process.pid))
         process.wait()
-        asked = state.parent / f"requeue {job.name}"
+        asked = job.parent.parent / f"requeue {job.name}"
         again = asked.exists()
         asked.unlink(missing_ok=True)
     job.unlink()
@@ -88,7 +89,8 @@ def scancel(state: Path, job: str) -> None:
     """Ask a job to end, as Slurm does before it kills it."""
     number, _, index = job.partition("_")
     for file in state.glob(f"{number} {index or '*'}".replace("N/A", "*")):
-        os.killpg(int(file.read_text()), signal.SIGTERM)
+        if group := int(file.read_text()):
+            os.killpg(group, signal.SIGTERM)
 
 
 def scontrol(state: Path, verb: str, job: str) -> None:
