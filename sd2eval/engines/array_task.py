@@ -138,9 +138,9 @@ class ArrayTask:
         device = device_of(setting, 0)  # a job sees its own GPUs only
         cores, count = len(os.sched_getaffinity(0)), os.cpu_count() or 1
         local = self.engine.cluster == "local"
-        cores = max(1, cores // self.engine.workers) if local else cores
-        if device.type == "cpu":
-            torch.set_num_threads(cores)
+        if local:  # Slurm binds a job to its cores, and torch counts those
+            cores = max(1, cores // self.engine.workers)
+            torch.set_num_threads(min(cores, torch.get_num_threads()))
         watch = _Watch(self.assignment, self.driver)
         return enlist(self.assignment, device, _Log(), watch, share=min(1.0, cores / count))
 
