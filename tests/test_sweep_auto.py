@@ -10,7 +10,7 @@ import pytest
 
 import sd2eval
 from sd2eval.errors import InputError
-from sd2eval.evaluate import emissions
+from sd2eval.evaluate import complete, emissions
 from sd2eval.report import Run
 from sd2eval.stopping import looks
 from sd2eval.store import RunFolder
@@ -80,6 +80,16 @@ def test_a_half_finished_run_reports_what_is_finished(done: Run, tmp_path: Path)
     assert 0 < len(left) < len(scores(done))
     whole = scores(done).loc[left.index]
     pd.testing.assert_frame_equal(left, whole)
+
+
+def test_a_checkpoint_that_lost_a_shard_is_not_complete(done: Run, tmp_path: Path) -> None:
+    torn = shutil.copytree(done.path, tmp_path / "torn")
+    assert complete(RunFolder(torn), done.info, "512-base")
+    first = RunFolder(torn).blocks("512-base")[1]
+    shutil.rmtree(torn / "shards" / "512-base" / first.key)
+    assert not complete(RunFolder(torn), done.info, "512-base")
+    with pytest.raises(InputError, match="512-base is not complete"):
+        sd2eval.compare_runs(done.path, torn)
 
 
 def test_all_energy_is_in_the_cells_that_spent_it(done: Run) -> None:
