@@ -143,14 +143,14 @@ def _further_layout(results: pd.DataFrame, metrics: list[Metric]) -> _Layout:
     return (
         list(columns),
         [list(row) for row in zip(*columns.values(), strict=True)],
-        caption + _doubts(metrics),
+        caption + "".join(f"\n{line}" for line in [*_doubts(metrics), *biased(rows)]),
     )
 
 
-def _doubts(metrics: Iterable[Metric]) -> str:
+def _doubts(metrics: Iterable[Metric]) -> list[str]:
     """Return where the metrics' standard errors are no basis of a 95% interval, one line each."""
     unsure = [metric for metric in metrics if metric.kind != "paired" and metric.claim.approximate]
-    return "".join(f"\n{metric.label}: interval {metric.claim.approximate}" for metric in unsure)
+    return [f"{metric.label}: interval {metric.claim.approximate}" for metric in unsure]
 
 
 def _scales(scales: pd.Series[float]) -> list[str]:

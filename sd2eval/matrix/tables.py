@@ -89,9 +89,15 @@ def _tables(found: ProtocolMatrix) -> Iterator[tuple[str, Table]]:
         against = "the run's own protocol" if found.first == found.own else "the first protocol"
         yield f"{label(found.metric)} against {against}, {found.first}", _shift_table(found, factor)
     yield (
-        f"{label(found.metric)} by cell: {found.first}, and the range over all protocols",
+        f"{label(found.metric)} by cell: {found.first}, and the range over all protocols, {_n(found)}",
         _cell_table(found, factor),
     )
+
+
+def _n(found: ProtocolMatrix) -> str:
+    counts = [value.n for value in found.values]
+    fewest, most = min(counts), max(counts)
+    return f"n = {fewest:,} per cell" if fewest == most else f"n = {fewest:,} to {most:,}"
 
 
 def _shift_table(found: ProtocolMatrix, factor: float) -> Table:

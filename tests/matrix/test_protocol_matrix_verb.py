@@ -51,6 +51,7 @@ def test_the_answer_comes_first_and_json_and_csv_have_every_number(
     out = call(run, capsys=capsys)
     assert " ".join(out.split()).startswith(f"{found.sentence} Ranks: ")
     assert "gives the run's results.csv again" in " ".join(out.split())
+    assert f"n = {found.values[0].n} per cell" in " ".join(out.split())
     table = tmp_path / "table.csv"
     record = json.loads(call(run, "json=true", f"out={table}", capsys=capsys))
     assert record["sentence"] == found.sentence
