@@ -18,7 +18,7 @@ LAYERS = """
 runners
 price_table
 doctor
-price selfcheck comparison reproduction matrix
+price selfcheck comparison reproduction matrix verification
 sweep
 report weights.table
 shard_arrays
