@@ -16,6 +16,7 @@ from benchmarks.random_inception import save_random_inception
 from sd2eval.errors import InputError
 from sd2eval.matrix.result import ProtocolMatrix
 from sd2eval.report import write_report
+from sd2eval.seals import seal, unseal
 from tests.matrix import uneven
 
 CELL = ["checkpoint", "guidance_scale"]
@@ -131,10 +132,10 @@ def test_a_difference_on_the_same_images_is_surer_than_a_value(found: ProtocolMa
 
 def test_an_invalid_image_is_left_out_as_in_the_run(copy: Path) -> None:
     (shard,) = (copy / "shards" / "512-base").iterdir()
-    manifest = json.loads((shard / "manifest.json").read_text())
+    manifest = unseal((shard / "manifest.json").read_bytes())
     bad = manifest["images"][2]
     bad["invalid"] = "non-finite"
-    (shard / "manifest.json").write_text(json.dumps(manifest))
+    (shard / "manifest.json").write_bytes(seal(manifest))
     (copy / "images" / f"512-base_g{bad['guidance_scale']:g}" / f"{bad['caption_id']}.png").unlink()
     write_report(copy)
     found = sd2eval.protocol_matrix(copy, protocols=["mini_jpeg"])
