@@ -207,6 +207,6 @@ def format_value(value: float, stderr: float) -> str:
     if math.isnan(value):
         return "-"
     if not (math.isfinite(stderr) and stderr > 0):
-        return f"{value:.4g}"
+        return f"{value:.4g} ± 0" if stderr == 0 else f"{value:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(stderr)))
     return f"{value:.{decimals}f} ± {stderr:.{decimals}f}"

@@ -88,7 +88,14 @@ def ready(model: torch.nn.Module, config: ExtractorConfig, device: torch.device)
 
 
 def state_digest(model: torch.nn.Module) -> str:
-    """Return the SHA-256 over names, shapes and values of a network's parameters and buffers."""
+    """Return the SHA-256 over names, shapes and values of a network's parameters and buffers.
+
+    Raises:
+        ValueError: NaN or infinity in a parameter, also in one that no feature depends on.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"NaN or infinity in {name}")
     total = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         array = tensor.detach().cpu().contiguous().numpy()
