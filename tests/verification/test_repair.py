@@ -104,6 +104,21 @@ def test_a_damaged_shard_is_drawn_again_and_the_others_are_left_alone(
         np.testing.assert_array_equal(features[0][name], features[1][name])
 
 
+def test_blocks_are_cut_as_they_were_whatever_the_record_says(run: Path) -> None:
+    """The run was begun with two captions a shard and went on with three."""
+    store = RunFolder(run)
+    shutil.rmtree(run / "shards" / "512-base")
+    (run / "results.csv").unlink()
+    sd2eval.run_sweep(*damage.SMALL, "shard_size=3", f"out={run}")
+    before, results = store.blocks("512-base"), (run / "results.csv").read_bytes()
+    assert [len(block) for block in before] == [3, 3]
+    for block in before:
+        damage.flip(run / "shards" / "512-base" / block.key / "features.npz", 99)
+    repaired(run)
+    assert store.blocks("512-base") == before
+    assert (run / "results.csv").read_bytes() == results
+
+
 def test_many_kinds_of_damage_at_once(run: Path, whole: Path) -> None:
     for kind in ("features", "png", "results", "session", "sheet", "prompts", "digests", "reference"):
         damage.flip(damage.file_of(run, kind), 321)
