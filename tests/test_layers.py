@@ -28,7 +28,7 @@ reference networks
 extractors
 weights.models
 weights.inventory
-sampler fixture dataset pareto plot_labels coco_check
+sampler fixture dataset answers pareto plot_labels coco_check
 precision checkpoints energy progress prompts images store devices plot_curves mini.classifier
 weights.hub
 weights.hub_errors
