@@ -17,7 +17,7 @@ def console(piped: int) -> Console:
     columns = os.environ.get("COLUMNS", "")
     if (
         columns.isdecimal() and int(columns) > 0
-    ):  # not left to rich, which keeps the environment of its import
+    ):  # rich keeps the environment of its import
         return Console(width=int(columns), highlight=False)
     return Console(width=None if sys.stdout.isatty() else piped, highlight=False)
 
