@@ -15,9 +15,7 @@ UNLIMITED = 100_000
 def console(piped: int) -> Console:
     """Return a console on stdout as wide as the terminal, or as COLUMNS says; else of `piped` columns."""
     columns = os.environ.get("COLUMNS", "")
-    if (
-        columns.isdecimal() and int(columns) > 0
-    ):  # rich keeps the environment of its import
+    if columns.isdecimal() and int(columns) > 0:  # rich keeps the environment of its import
         return Console(width=int(columns), highlight=False)
     return Console(width=None if sys.stdout.isatty() else piped, highlight=False)
 
