@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from sd2eval.errors import InputError
-from sd2eval.words import parse, truth
 
 HELP = """Usage: python -m sd2eval compare RUN_A [RUN_B] [KEY=VALUE ...]
 
@@ -33,46 +32,33 @@ KEYS = ("a", "b", "metrics", "scales", "common", "correction", "json", "out")
 
 def main() -> None:
     """Compare two runs and print the answer."""
-    words = sys.argv[1:]
-    if words in (["--help"], ["-h"]):
+    arguments = sys.argv[1:]
+    if arguments in (["--help"], ["-h"]):
         print(HELP)
         return
-    runs, options = parse(words, KEYS)
+    from sd2eval import words
+
+    runs, options = words.parse(arguments, KEYS)
     if len(runs) not in (1, 2):
         raise InputError("usage: python -m sd2eval compare RUN_A [RUN_B] [KEY=VALUE ...]; see --help")
-    as_json, common = truth(options, "json", default=False), truth(options, "common", default=False)
-    from sd2eval.comparison import tables as compare_tables
+    as_json, common = words.truth(options, "json", False), words.truth(options, "common", False)
+    scales = words.numbers(options, "scales")
+    from sd2eval import answers
+    from sd2eval.comparison import tables
     from sd2eval.comparison.compare import compare_runs
 
-    out = compare_tables.check_csv(options["out"]) if "out" in options else None
-    with compare_tables.progress() as on_cell:
+    out = answers.check_csv(options["out"], tables.BEGINNING) if "out" in options else None
+    with answers.busy("reading", "comparing {}") as on_cell:
         found = compare_runs(
             *runs,
             a=options.get("a", ""),
             b=options.get("b", ""),
-            metrics=items(options.get("metrics", "")),
-            scales=[number(word) for word in items(options.get("scales", ""))],
+            metrics=words.items(options, "metrics"),
+            scales=scales,
             common=common,
             correction=options.get("correction", "holm"),
             on_cell=on_cell,
         )
-    print(compare_tables.as_json(found)) if as_json else compare_tables.show(found)
+    print(answers.as_json(found.to_json())) if as_json else tables.show(found)
     if out is not None:
-        compare_tables.write_csv(found, out)
-
-
-def items(text: str) -> list[str]:
-    """Return the items of `[A,B]` or `A,B`."""
-    return [item.strip() for item in text.removeprefix("[").removesuffix("]").split(",") if item.strip()]
-
-
-def number(word: str) -> float:
-    """Return a guidance scale.
-
-    Raises:
-        InputError: it is no number.
-    """
-    try:
-        return float(word)
-    except ValueError:
-        raise InputError(f"scales={word}: a number is needed, such as scales=[3,4]") from None
+        answers.write_csv(found.frame, out)

@@ -47,11 +47,12 @@ def main() -> None:
         raise InputError("usage: python -m sd2eval protocol_matrix RUN (a run folder); see --help")
     as_json = words.truth(options, "json", False)
     scales = words.numbers(options, "scales")
+    from sd2eval import answers
     from sd2eval.matrix import tables
     from sd2eval.matrix.compute import protocol_matrix
 
-    out = tables.check_csv(options["out"]) if "out" in options else None
-    with tables.progress() as on_step:
+    out = answers.check_csv(options["out"], tables.BEGINNING) if "out" in options else None
+    with answers.busy("reading the run") as on_step:
         found = protocol_matrix(
             runs[0],
             protocols=words.items(options, "protocols"),
@@ -63,6 +64,6 @@ def main() -> None:
             device=options.get("device", "auto"),
             on_step=on_step,
         )
-    print(tables.as_json(found)) if as_json else tables.show(found)
+    print(answers.as_json(found.to_json())) if as_json else tables.show(found)
     if out is not None:
-        tables.write_csv(found, out)
+        answers.write_csv(found.frame, out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from sd2eval.errors import InputError
 
@@ -41,12 +40,13 @@ def main() -> None:
     as_json = words.truth(options, "json", False)
     level = words.number(options, "level", 0.95)
     spread = {metric: words.number(options, key, 0.0) for metric, key in SPREADS.items()}
-    from sd2eval.reproduction import reproduce
-    from sd2eval.reproduction import table as reproduce_table
+    from sd2eval import answers
+    from sd2eval.reproduction import reproduce, table
 
+    out = answers.check_csv(options["out"], table.BEGINNING) if "out" in options else None
     result = reproduce.reproduce_run(runs[0], protocol_spread=spread, level=level)
-    if "out" in options:
-        reproduce.write_points(result, Path(options["out"]).expanduser())
-    print(reproduce_table.as_json(result)) if as_json else reproduce_table.show(result)
+    print(answers.as_json(reproduce.record(result))) if as_json else table.show(result)
+    if out is not None:
+        answers.write_csv(result.points, out)
     if not result.reproduced:
         raise SystemExit(1)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sd2eval.reproduction.reproduce import reproduce_run as reproduce_run
     from sd2eval.selfcheck import run_selfcheck as run_selfcheck
     from sd2eval.sweep import run_sweep as run_sweep
+    from sd2eval.verification.verify import verify_run as verify_run
     from sd2eval.weights.models import fetch_models as fetch_models
     from sd2eval.weights.models import verify_models as verify_models
 
@@ -40,6 +41,7 @@ _API = {
     "run_sweep": "sd2eval.sweep",
     "verify_coco": "sd2eval.coco",
     "verify_models": "sd2eval.weights.models",
+    "verify_run": "sd2eval.verification.verify",
     "write_report": "sd2eval.report",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "run_sweep",
     "verify_coco",
     "verify_models",
+    "verify_run",
     "write_report",
 ]
 

@@ -20,6 +20,7 @@ VERBS = {
     "compare": "is run B better than run A, and how sure are we? compare RUN_A RUN_B",
     "protocol_matrix": "how much of a difference is only protocol? FID under all: protocol_matrix RUN",
     "doctor": "can a sweep run here? devices, disk, weights, locks: doctor [RUN] [KEY=VALUE]",
+    "verify": "is every file of a run what was written? repair=true makes damage again: verify RUN",
     "selfcheck": "does this machine compute what the original code computed?",
     "models": "the published weights: list | verify | fetch NAME | forget NAME",
     "data": "fetch or check COCO 2017 validation: data fetch coco, data verify",

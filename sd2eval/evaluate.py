@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +121,9 @@ def complete(store: RunFolder, info: RunInfo, checkpoint: str) -> bool:
     rule, blocks = finish(store, info, checkpoint), store.blocks(checkpoint)
     if len(rule.schedule) == 1:
         return not remaining(rule.schedule[0], blocks, 1)
-    return bool(blocks) and not open_scales(store, info, checkpoint, blocks[-1].last + 1)
+    if not blocks or remaining(blocks[-1].last + 1, blocks, 1):  # a shard in the middle is not there
+        return False
+    return not open_scales(store, info, checkpoint, blocks[-1].last + 1)
 
 
 def open_scales(store: RunFolder, info: RunInfo, checkpoint: str, n: int) -> dict[float, Mapping[str, float]]:
@@ -151,11 +155,10 @@ def measure(store: RunFolder, info: RunInfo) -> list[Measured]:
     Raises:
         InputError: a shard is damaged, or a metric is undefined on its features.
     """
-    against = counterparts(store)
     rows: list[Measured] = []
-    for name in checkpoint_names(info):
-        if not store.blocks(name):
-            continue
+    drawn = [name for name in checkpoint_names(info) if store.blocks(name)]
+    against = counterparts(store) if drawn else {}  # a run that was stopped early has no reference either
+    for name in drawn:
         rule, samples = finish(store, info, name), load_samples(store, info, name, against)
         for column, scale in enumerate(info.config["guidance_scales"]):
             n = samples.drawn(column)
@@ -168,9 +171,20 @@ def measure(store: RunFolder, info: RunInfo) -> list[Measured]:
 
 
 def counterparts(store: RunFolder) -> Counterparts:
-    """Return what the metrics of a run compare its images with."""
+    """Return what the metrics of a run compare its images with.
+
+    Raises:
+        InputError: `reference.npz` is missing or damaged.
+    """
+    file = store.path / "reference.npz"
+    try:  # numpy leaves a file open that is no archive
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays: dict[str, NDArray[Any]] = dict(archive)
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        what = f"damaged ({error})" if file.exists() else "missing"
+        raise InputError(f"{file}: {what}; {WAY_OUT.format(store.path)}") from error
     found: Counterparts = {"reference": {}, "texts": {}}
-    for name, array in store.read_arrays("reference").items():
+    for name, array in arrays.items():
         what, _, slot = FORMER_NAMES.get(name, name).partition(".")
         found[what][slot] = Reference(array) if what == "reference" else array
     return found

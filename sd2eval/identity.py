@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sd2eval.checkpoints import Weights
@@ -60,6 +61,21 @@ def input_digests(
 def reference_name(slot: str) -> str:
     """Return what the digest of the reference's features by an extractor is called."""
     return "reference" if slot == "distance" else f"reference/{slot}"
+
+
+def same_files(info: RunInfo, config: SweepConfig, definitions: Sequence[CheckpointConfig]) -> bool:
+    """Whether weights are taken from where a run took them; elsewhere their digests must be seen."""
+    here = {definition.name: asdict(definition) for definition in definitions}
+    networks = [_without_batch(info.config["protocol"]), _without_batch(asdict(config.protocol))]
+    return networks[0] == networks[1] and info.config["checkpoint_definitions"] == here
+
+
+def _without_batch(protocol: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_batch(value) if isinstance(value, dict) else value
+        for key, value in protocol.items()
+        if key != "batch_size"
+    }
 
 
 def refuse_other(info: RunInfo, fields: dict[str, Any]) -> None:

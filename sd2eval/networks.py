@@ -58,28 +58,29 @@ def load_networks(
     found = {
         metric.name: metric for definition in definitions for metric in own_metrics(protocol, definition)
     }
-    loaded = {
-        slot: load_extractor(protocol.extractor(slot), device) for slot in _slots(protocol, definitions)
-    }
+    loaded = {slot: load_extractor(protocol.extractor(slot), device) for slot in slots(protocol, definitions)}
     networks = Networks(loaded, list(found.values()))
     for metric in found.values():
         _check(metric, networks)
-    _try_out(networks, protocol)
+    _try_out(networks, protocol, definitions)
     return networks
 
 
-def _try_out(networks: Networks, protocol: ProtocolConfig) -> None:
-    """Let the extractors of other packages show on noise, before anything is drawn, what they give.
+def _try_out(networks: Networks, protocol: ProtocolConfig, definitions: Sequence[CheckpointConfig]) -> None:
+    """Let extractors show on noise what they give, before anything is drawn.
+
+    Those of other packages; and all where images are not brought to one size.
 
     Raises:
-        InputError: see `extract`.
+        InputError: see `extract`; or an extractor does not take images of a checkpoint's size.
     """
-    kinds = extractor_kinds()
-    slots = {slot for slot in networks.by_slot if origin(kinds[protocol.extractor(slot).kind])}
-    metrics = [metric for metric in networks.metrics if metric.extractor in slots]
-    size = (2, protocol.resolution, protocol.resolution, 3)
-    noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    extract(networks, metrics, noise, ["a photo of a ball"] * len(noise))
+    kinds, as_drawn = extractor_kinds(), protocol.fit == "none"
+    tried = {slot for slot in networks.by_slot if as_drawn or origin(kinds[protocol.extractor(slot).kind])}
+    metrics = [metric for metric in networks.metrics if metric.extractor in tried]
+    sizes = {definition.resolution for definition in definitions} if as_drawn else {protocol.resolution}
+    for size in sorted(sizes):
+        noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+        extract(networks, metrics, noise, ["a photo of a ball"] * len(noise))
 
 
 def fetch_weights(
@@ -91,12 +92,13 @@ def fetch_weights(
         InputError: they are not to be had, or are others.
         Stopped: the connection broke off; the next call goes on from there.
     """
-    for slot in _slots(protocol, definitions):
+    for slot in slots(protocol, definitions):
         for name in published_weights(protocol.extractor(slot)):
             obtain(name, progress=progress)
 
 
-def _slots(protocol: ProtocolConfig, definitions: Sequence[CheckpointConfig]) -> list[str]:
+def slots(protocol: ProtocolConfig, definitions: Sequence[CheckpointConfig]) -> list[str]:
+    """Return the roles and names of the networks that the metrics of these checkpoints need."""
     metrics = [metric for definition in definitions for metric in own_metrics(protocol, definition)]
     return list(dict.fromkeys(metric.extractor for metric in metrics if metric.extractor))
 

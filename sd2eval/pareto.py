@@ -174,7 +174,8 @@ def biased(results: pd.DataFrame) -> list[str]:
         dependent = metric is not None and metric.claim.about == "expected value at this n"
         if dependent and metric is not None and rows["n"].max() > UNEQUAL * rows["n"].min():
             ns = f"{rows['n'].min():,} to {rows['n'].max():,}"
-            warnings.append(f"{metric.label} depends on n, which is {ns} here: not comparable between them.")
+            limits = "not comparable between them, which best and front ignore"
+            warnings.append(f"{metric.label} depends on n, which is {ns} here: {limits}.")
     return warnings
 
 

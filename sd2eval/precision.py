@@ -59,9 +59,13 @@ class Finish:
         """
         expected = [expected_n(stderr, n, self.targets) for stderr in going.values()]
         known = [count for count in expected if count is not None]
-        about = f", about {min(max(known), self.schedule[-1]):,} captions" if known else ""
+        most = self.schedule[-1]
+        about = ""
+        if known:
+            about = f", about {max(known):,}" if max(known) <= most else f", more than the {most:,} there are"
         scales = ", ".join(f"{scale:g}" for scale in going)
-        return f"{name}: after {n:,} captions scale {scales} needs more{about}"
+        which = f"scales {scales} need" if len(going) > 1 else f"scale {scales} needs"
+        return f"{name}: after {n:,} captions {which} more{about}"
 
 
 def require(config: SweepConfig, definitions: Sequence[CheckpointConfig]) -> None:

@@ -9,13 +9,18 @@ from rich.table import Table
 
 from sd2eval import precision, terminal
 from sd2eval.checkpoints import sources
-from sd2eval.config import CheckpointConfig, SweepConfig
+from sd2eval.config import CheckpointConfig, ExtractorConfig, SweepConfig
+from sd2eval.config.rules import extractor_key
 from sd2eval.dataset import load_dataset
 from sd2eval.devices import resolve_device, resolve_dtype
 from sd2eval.errors import InputError
+from sd2eval.extractors import published_weights
+from sd2eval.networks import slots
 from sd2eval.price import Estimate, estimate
 from sd2eval.progress import format_co2, format_energy
 from sd2eval.store import RunFolder
+from sd2eval.weights.inventory import locate
+from sd2eval.weights.published import published
 
 PIPED_WIDTH = 100
 PATH_BEGINNINGS = (".", "/", "~")
@@ -35,8 +40,10 @@ def require(config: SweepConfig, definitions: list[CheckpointConfig]) -> tuple[i
         RunFolder(Path(config.out)).refuse_foreign()
     for definition in definitions:
         _require_weights(definition)
+    for slot in slots(config.protocol, definitions):
+        _require_network(config.protocol.extractor(slot), extractor_key(slot))
     precision.require(config, definitions)
-    wanting = []
+    wanting = _to_fetch(config, definitions)
     if config.data.root is None:
         needs = f"the sweep needs data.root=DIR, the folder that holds {config.data.images}/"
         wanting.append(f"data    not set: {needs}")
@@ -64,6 +71,26 @@ def _require_weights(definition: CheckpointConfig) -> None:
             raise InputError(
                 f"checkpoint.components.{name}={folder}: no such folder (for '{definition.name}')"
             )
+
+
+def _require_network(extractor: ExtractorConfig, key: str) -> None:
+    if extractor.source and sources.local_path(extractor.source) is None:
+        raise InputError(f"{key}.source={extractor.source}: no such file or folder")
+
+
+def _to_fetch(config: SweepConfig, definitions: list[CheckpointConfig]) -> list[str]:
+    """Return a line for the published weights of networks that a sweep would fetch first."""
+    entries = published()
+    names = [
+        name
+        for slot in slots(config.protocol, definitions)
+        for name in published_weights(config.protocol.extractor(slot))
+        if locate(entries[name]) is None
+    ]
+    if not names:
+        return []
+    about = sum(entries[name].about_bytes or 0 for name in dict.fromkeys(names))
+    return [f"weights to fetch for the metrics: {', '.join(dict.fromkeys(names))} (about {_bytes(about)})"]
 
 
 def _is_file(text: str) -> bool:

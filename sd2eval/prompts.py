@@ -79,8 +79,13 @@ def select(prompts: Iterable[Prompt], digest: str, seed: int, n: int) -> list[Pr
     pool = list(prompts)
     if not 1 <= n <= len(pool):
         raise InputError(f"prompts.n={n}: must be from 1 to {len(pool)}, the number of captions in the file")
-    pool.sort(key=lambda p: hashlib.sha256(f"{digest}/{seed}/{p.caption_id}".encode()).digest())
+    pool.sort(key=lambda prompt: rank(digest, seed, prompt.caption_id))
     return pool[:n]
+
+
+def rank(digest: str, seed: int, caption_id: int) -> bytes:
+    """Return what captions are drawn by: ascending, whatever the file's order."""
+    return hashlib.sha256(f"{digest}/{seed}/{caption_id}".encode()).digest()
 
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:

@@ -145,6 +145,8 @@ def show(run: Run) -> None:
     planned, scored = len(evaluate.planned_cells(run.info)), run.results.groupby(CELL).ngroups
     if scored < planned:
         console.print(f"{scored} of {planned} cells are complete; run the sweep again to continue")
+    for line in _unreached(run):
+        console.print(line)
     _warn(console, list(evaluate.image_records(store, run.info)))
     console.print(f"energy: {energy_note(emissions)}")
     if not (run.results.empty or _has_figure(run.results)):
@@ -160,6 +162,23 @@ def show(run: Run) -> None:
     ):
         if store.has(name):
             console.print(f"  {run.path / name}", highlight=False, soft_wrap=True)
+
+
+def _unreached(run: Run) -> list[str]:
+    """Return a line for each asked precision that finished cells lack, because their captions ran out."""
+    lines = []
+    for metric, target in run.info.config.get("precision", {}).items():
+        rows = run.results[run.results["metric"] == metric]
+        short = rows[~((rows["stderr"] > 0) & (rows["stderr"] <= target))]
+        if len(short):
+            errors = (
+                f"up to {short['stderr'].max():.2g}" if short["stderr"].max() > 0 else "0, which says nothing"
+            )
+            lines.append(
+                f"precision.{metric}={target:g} is not reached by {len(short)} of {len(rows)} cells "
+                f"(standard error {errors}): all {short['n'].max():,} captions are used"
+            )
+    return lines
 
 
 def _warn(console: Console, records: Sequence[ImageRecord]) -> None:

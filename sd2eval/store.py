@@ -28,6 +28,7 @@ from sd2eval.errors import InputError
 from sd2eval.plan import Block, Cell
 from sd2eval.records import SCHEMA_VERSION, EnergyReading, ImageRecord, Prompt, RunInfo
 from sd2eval.seals import seal, to_bytes, unseal
+from sd2eval.transfer.digests import file_digest
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -116,11 +117,17 @@ class RunFolder:
             way_out = WAY_OUT.format(self.path)
             raise InputError(f"{self.path / DIGESTS}: damaged ({error}); {way_out}") from error
 
+    def renew_digests(self, info: RunInfo) -> None:
+        """Write the record of digests again, from the files that are there."""
+        names = ("prompts.json", "reference.npz", "run.json")
+        files = {name: file_digest(self.path / name) for name in names if self.has(name)}
+        self.write_sealed(DIGESTS, {"files": files, "run": info.to_json()})
+
     def _write_once(self, name: str, data: bytes, **more: Any) -> None:
         """Write a file after its digest, so that none is ever without."""
         known = self.read_digests()
         files = known.get("files", {}) | {name: hashlib.sha256(data).hexdigest()}
-        self.write_sealed(DIGESTS, known | {"files": files} | more)
+        self.write_sealed(DIGESTS, known | {"files": dict(sorted(files.items()))} | more)
         write_bytes(self.path / name, data)
 
     # Shards
@@ -217,11 +224,15 @@ class RunFolder:
     def _damaged(self, folder: Path, error: Exception) -> InputError:
         return InputError(f"{folder}: damaged shard ({error}); {WAY_OUT.format(self.path)}")
 
-    def clean(self) -> None:
-        """Remove what a killed process left half-written, where a run writes and nowhere else."""
+    def half_written(self) -> list[Path]:
+        """Return what killed processes left half-written, where a run writes and nowhere else."""
         folders = ("", "sessions/", "shards/*/")
         ours = [*(f"{folder}{TEMPORARY}*" for folder in folders), "sheets/.*.tmp", "images/*/.*.tmp"]
-        for leftover in [path for pattern in ours for path in self.path.glob(pattern)]:
+        return sorted(path for pattern in ours for path in self.path.glob(pattern))
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written."""
+        for leftover in self.half_written():
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
     # Other files
@@ -242,8 +253,18 @@ class RunFolder:
         self.write_sealed(f"sessions/{session}.json", {"grid": grid, "note": note, "readings": rows})
 
     def read_sessions(self) -> list[dict[str, Any]]:
-        """Return all session records, in the order of their names."""
-        return [json.loads(file.read_text()) for file in sorted(self.path.glob("sessions/*.json"))]
+        """Return all session records, in the order of their names.
+
+        Raises:
+            InputError: one is damaged.
+        """
+        return [self._session(file) for file in sorted(self.path.glob("sessions/*.json"))]
+
+    def _session(self, file: Path) -> dict[str, Any]:
+        try:
+            return unseal(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: damaged ({error}); {WAY_OUT.format(self.path)}") from error
 
     def write_arrays(self, name: str, arrays: Arrays) -> None:
         """Write `<name>.npz`."""

@@ -24,7 +24,14 @@ from sd2eval.energy import EnergyMeter
 from sd2eval.engines import failed
 from sd2eval.engines.base import Assignment, Engine, Failure, take
 from sd2eval.errors import Unfinished, room
-from sd2eval.identity import check_reference, input_digests, reference_name, refuse_other, run_identity
+from sd2eval.identity import (
+    check_reference,
+    input_digests,
+    reference_name,
+    refuse_other,
+    run_identity,
+    same_files,
+)
 from sd2eval.interrupt import Interrupt
 from sd2eval.networks import Networks, fetch_weights, load_networks
 from sd2eval.plan import remaining
@@ -88,7 +95,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
     store.refuse_foreign()
     if store.exists and store.begun:
         refuse_other(store.read_info(), fields)
-        if finished(store):
+        if finished(store) and same_files(store.read_info(), config, definitions):
             return report.load_run(store.path)
     # Weights are fetched and recognised before anything begins, with a display of their own.
     weights = {definition.name: find_weights(definition) for definition in definitions}

@@ -143,14 +143,14 @@ def _further_layout(results: pd.DataFrame, metrics: list[Metric]) -> _Layout:
     return (
         list(columns),
         [list(row) for row in zip(*columns.values(), strict=True)],
-        caption + _doubts(metrics),
+        caption + "".join(f"\n{line}" for line in [*_doubts(metrics), *biased(rows)]),
     )
 
 
-def _doubts(metrics: Iterable[Metric]) -> str:
+def _doubts(metrics: Iterable[Metric]) -> list[str]:
     """Return where the metrics' standard errors are no basis of a 95% interval, one line each."""
     unsure = [metric for metric in metrics if metric.kind != "paired" and metric.claim.approximate]
-    return "".join(f"\n{metric.label}: interval {metric.claim.approximate}" for metric in unsure)
+    return [f"{metric.label}: interval {metric.claim.approximate}" for metric in unsure]
 
 
 def _scales(scales: pd.Series[float]) -> list[str]:
@@ -207,6 +207,6 @@ def format_value(value: float, stderr: float) -> str:
     if math.isnan(value):
         return "-"
     if not (math.isfinite(stderr) and stderr > 0):
-        return f"{value:.4g}"
+        return f"{value:.4g} ± 0" if stderr == 0 else f"{value:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(stderr)))
     return f"{value:.{decimals}f} ± {stderr:.{decimals}f}"

@@ -14,8 +14,10 @@ UNLIMITED = 100_000
 
 def console(piped: int) -> Console:
     """Return a console on stdout as wide as the terminal, or as COLUMNS says; else of `piped` columns."""
-    own = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
-    return Console(width=None if own else piped, highlight=False)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:  # rich keeps the environment of its import
+        return Console(width=int(columns), highlight=False)
+    return Console(width=None if sys.stdout.isatty() else piped, highlight=False)
 
 
 def keep_whole(table: Table) -> Table:

@@ -12,7 +12,7 @@ import sd2eval
 
 def test_the_public_names_are_these() -> None:
     verbs = ["compare_runs", "fetch_coco", "fetch_models", "load_run", "protocol_matrix", "reproduce_run"]
-    checks = ["verify_coco", "verify_models", "write_report"]
+    checks = ["verify_coco", "verify_models", "verify_run", "write_report"]
     assert dir(sd2eval) == ["__version__", *verbs, "run_doctor", "run_selfcheck", "run_sweep", *checks]
 
 
@@ -40,6 +40,7 @@ def test_verbs_of_the_command_line_are_callable_from_python() -> None:
         "compare": sd2eval.compare_runs,
         "protocol_matrix": sd2eval.protocol_matrix,
         "doctor": sd2eval.run_doctor,
+        "verify": sd2eval.verify_run,
         "selfcheck": sd2eval.run_selfcheck,
         "models": sd2eval.fetch_models,
         "data": sd2eval.fetch_coco,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sd2eval.mini
 from sd2eval.config import ExtractorConfig, from_overrides
 from sd2eval.errors import InputError
 from sd2eval.extractors import load_extractor
@@ -80,6 +82,16 @@ def test_inception_weights_with_code_in_them_are_refused_and_not_run(tmp_path: P
         load_extractor(config("inception", tmp_path / "evil.pth", "inception-v3-compat"), CPU)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["mini_classifier", "mini_clip", "mini_lpips"])
+def test_cut_weights_of_the_mini_world_are_named(kind: str, tmp_path: Path) -> None:
+    bundled = Path(sd2eval.mini.__file__).parent / "weights"
+    source = shutil.copytree(bundled if kind != "mini_clip" else bundled / "score_clip", tmp_path / "cut")
+    for file in source.rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(InputError, match="extractor 'mine': cannot load its weights"):
+        load_extractor(config(kind, source), CPU)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ LAYERS = """
 runners
 price_table
 doctor
-price selfcheck comparison reproduction matrix
+price selfcheck comparison reproduction matrix verification
 sweep
 engines
 report weights.table
@@ -31,7 +31,7 @@ reference networks
 extractors
 weights.models
 weights.inventory
-sampler fixture dataset pareto plot_labels coco_check
+sampler fixture dataset answers pareto plot_labels coco_check
 precision checkpoints energy progress prompts images store devices plot_curves mini.classifier
 weights.hub
 weights.hub_errors

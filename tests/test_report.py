@@ -161,6 +161,28 @@ def test_a_run_without_a_complete_cell_is_reported_without_a_plot(
     assert not (store.path / "pareto.png").exists()
 
 
+def test_a_run_that_was_stopped_before_its_reference_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = begin(tmp_path / "run")
+    (store.path / "reference.npz").unlink()
+    report.show(sd2eval.load_run(store.path))
+    assert "no cell is complete yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kept", "what"), [(None, "missing"), (0, "damaged"), (300, "damaged")])
+def test_a_reference_that_is_gone_or_cut_is_named(tmp_path: Path, kept: int | None, what: str) -> None:
+    store = begin(tmp_path / "run")
+    publish(store, "512-base", Block(0, 11))
+    file = store.path / "reference.npz"
+    whole = file.read_bytes()
+    file.unlink()
+    if kept is not None:
+        file.write_bytes(whole[:kept])
+    with pytest.raises(InputError, match=rf"reference\.npz: {what}.*verify"):
+        sd2eval.load_run(store.path)
+
+
 def test_emission_rows_share_equally_and_keep_setup_apart(store: RunFolder) -> None:
     rows = pd.DataFrame([dataclasses.asdict(row) for row in evaluate.emissions(store, store.read_info())])
     assert list(rows.columns) == [field.name for field in dataclasses.fields(EmissionRow)]

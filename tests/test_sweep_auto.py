@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import sd2eval
 from sd2eval.errors import InputError
-from sd2eval.evaluate import emissions
+from sd2eval.evaluate import complete, emissions
 from sd2eval.report import Run
 from sd2eval.stopping import looks
 from sd2eval.store import RunFolder
@@ -82,6 +83,16 @@ def test_a_half_finished_run_reports_what_is_finished(done: Run, tmp_path: Path)
     pd.testing.assert_frame_equal(left, whole)
 
 
+def test_a_checkpoint_that_lost_a_shard_is_not_complete(done: Run, tmp_path: Path) -> None:
+    torn = shutil.copytree(done.path, tmp_path / "torn")
+    assert complete(RunFolder(torn), done.info, "512-base")
+    first = RunFolder(torn).blocks("512-base")[1]
+    shutil.rmtree(torn / "shards" / "512-base" / first.key)
+    assert not complete(RunFolder(torn), done.info, "512-base")
+    with pytest.raises(InputError, match="512-base is not complete"):
+        sd2eval.compare_runs(done.path, torn)
+
+
 def test_all_energy_is_in_the_cells_that_spent_it(done: Run) -> None:
     store = RunFolder(done.path)
     rows = emissions(store, done.info)
@@ -110,11 +121,34 @@ def test_different_n_are_pointed_out(done: Run, capsys: pytest.CaptureFixture[st
     assert "CLIP (mini) depends on n" not in out
 
 
+def test_a_further_metric_that_depends_on_n_is_pointed_out(done: Run) -> None:
+    from sd2eval.tables import further_markdown_tables
+
+    coverage = done.results[done.results["metric"] == "clip_mini"].assign(metric="coverage_mini")
+    assert "coverage (mini) depends on n, which is 16 to" in further_markdown_tables(coverage)
+    assert "depends on n" not in further_markdown_tables(coverage.assign(n=16))
+
+
+def test_a_precision_that_was_not_reached_is_said(done: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    from sd2eval.report import show
+
+    found = scores(done)
+    asked = sorted(found["stderr"])[1]  # the two that are below it or at it reach it
+    strict = dataclasses.replace(done.info, config=done.info.config | {"precision": {"clip_mini": asked}})
+    show(done)
+    assert "not reached" not in capsys.readouterr().out
+    show(Run(done.path, strict))
+    out = " ".join(capsys.readouterr().out.split())
+    said = f"precision.clip_mini={asked:g} is not reached by 2 of 4 cells"
+    assert f"{said} (standard error up to {found['stderr'].max():.2g}): all {MOST} captions are used" in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["prompts.n=auto"], r"prompts.n=auto: say how precise, such as precision.fd_mini=0.3"),
         (["prompts.n=8", "precision.fd_mini=1"], r"precision.fd_mini=1.0: goes with prompts.n=auto only"),
+        (["prompts.n=8", "prompts.most=9"], r"prompts.most=9: goes with prompts.n=auto only"),
         (["prompts.n=auto", "precision.fid=1"], r"precision.fid=1.0: not measured; protocol.metrics has"),
         (["prompts.n=auto", "precision.fd_mini=0"], "a finite number above 0"),
         (["prompts.n=auto", "precision.fd_mini=low"], "precision.fd_mini"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from sd2eval.config import from_overrides
 from sd2eval.errors import InputError
 from sd2eval.images import square
 from sd2eval.report import Run
+from sd2eval.seals import seal
 from sd2eval.store import RunFolder
 
 SMALL = ("prompts.n=5", "sampler.steps=2", "guidance_scales=[1.5,3.0]", "progress=false")
@@ -155,9 +155,9 @@ def test_a_shard_without_a_metrics_values_is_named(done: Run, tmp_path: Path) ->
     folder = store.path / "shards" / "x4-upscaling" / block.key
     del arrays["ssim"]
     np.savez(folder / "features.npz", **arrays)
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    manifest: dict[str, Any] = store.read_manifest("x4-upscaling", block)
     manifest["features_sha256"] = hashlib.sha256((folder / "features.npz").read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_bytes(seal(manifest))
     with pytest.raises(InputError, match=rf"x4-upscaling/{block.key}: has no ssim; .*verify .* --repair"):
         sd2eval.write_report(store.path)
 

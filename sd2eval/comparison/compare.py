@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from sd2eval.comparison.differences import what_differs
 from sd2eval.comparison.paired_cells import PairedCell, image_ids, paired_cells, shared_metrics
 from sd2eval.comparison.pairing import Choice, Pair, Pairing, Side, open_side, pair, shares_noise
-from sd2eval.comparison.result import ALPHA, CORRECTIONS, Comparison, RunComparison, Verdict
+from sd2eval.comparison.result import (
+    ALPHA,
+    CORRECTIONS,
+    ROUNDING,
+    Comparison,
+    RunComparison,
+    Verdict,
+)
 from sd2eval.errors import InputError
 from sd2eval.evaluate import unknown_line
 from sd2eval.metrics import METRICS, Metric
@@ -29,6 +36,7 @@ from sd2eval.statistics import (
     holm,
     interval,
     p_value,
+    standard_error,
 )
 from sd2eval.words import one_of
 
@@ -141,6 +149,11 @@ def _row(cells: Sequence[PairedCell], images: NDArray[np.int64]) -> Comparison:
         value, stderr = 0.0, 0.0
     low, high = interval(value, stderr, dof=independent - 1)
     p = p_value(value, stderr, independent - 1)
+    verdict: Verdict = "open"
+    if identical or (value == 0 and stderr == 0):
+        verdict = "identical"
+    elif max(abs(low), abs(high)) < ROUNDING * standard_error(a.influence, groups):
+        verdict = "equal"
     metric = cells[0].metric
     return Comparison(
         checkpoint_a=_same([cell.pair[0].checkpoint for cell in cells], ""),
@@ -156,7 +169,7 @@ def _row(cells: Sequence[PairedCell], images: NDArray[np.int64]) -> Comparison:
         high=high,
         p=p,
         p_corrected=p,
-        verdict="identical" if identical or (value == 0 and stderr == 0) else "open",
+        verdict=verdict,
         detectable=0.0,
         n=len(groups),
         images=independent,
@@ -199,7 +212,7 @@ def _corrected(
 
 
 def _verdict(row: Comparison, corrected: float) -> Verdict:
-    if row.verdict == "identical" or corrected >= ALPHA:
+    if row.verdict in ("identical", "equal") or corrected >= ALPHA:
         return row.verdict
     return "better" if (row.difference > 0) == (row.direction == "higher") else "worse"
 

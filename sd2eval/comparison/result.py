@@ -16,7 +16,12 @@ ALPHA = 0.05
 """A corrected p-value below it is called a difference."""
 CORRECTIONS = {"holm": "Holm", "fdr": "Benjamini-Hochberg FDR"}
 
-Verdict = Literal["better", "worse", "open", "identical"]
+Verdict = Literal["better", "worse", "open", "equal", "identical"]
+
+ROUNDING = 1e-3
+"""Standard errors of A's value: a difference whose whole interval lies within is called equal, not tested."""
+DIGITS = 5
+"""Digits of the compared values beyond which none is shown: what is left there is rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +48,7 @@ class Comparison:
     """Two-sided p-value of no difference; 1 where all images are identical."""
     p_corrected: float
     verdict: Verdict
-    """Of B, by the corrected p-value and the metric's direction."""
+    """Of B, by the corrected p-value and the metric's direction; `equal` within `ROUNDING`."""
     detectable: float
     """The difference that would have been called one with probability 80%."""
     n: int
@@ -118,12 +123,14 @@ def _sentence(found: RunComparison) -> str:
         "better": f"{b} is better than {a} in",
         "worse": f"{b} is worse than {a} in",
         "open": f"{a} and {b} cannot be told apart in",
+        "equal": f"{a} and {b} differ by less than a thousandth of a standard error in",
         "identical": f"{a} and {b} are identical in",
     }
     again = {
         "better": "B is better in",
         "worse": "it is worse in",
         "open": "they cannot be told apart in",
+        "equal": "they differ by less than a thousandth of a standard error in",
         "identical": "they are identical in",
     }
     parts: list[str] = []
@@ -143,7 +150,9 @@ def _numbers(row: Comparison) -> str:
     if row.verdict == "identical":
         return name
     shown = Shown(row, metric.factor)
-    sure = f"95% interval {shown.interval}, corrected {_shown_p(row.p_corrected)}"
+    sure = f"95% interval {shown.interval}"
+    if row.verdict != "equal":
+        sure += f", corrected {_shown_p(row.p_corrected)}"
     if row.verdict == "open":
         sure += f"; a difference of {shown.detectable} would have been found"
     return f"{name}: {shown.difference} ({sure})"
@@ -151,35 +160,57 @@ def _numbers(row: Comparison) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """A comparison's numbers as text, all to two significant digits of the standard error."""
+    """A comparison's numbers as text, all to two significant digits of the standard error or to `DIGITS`."""
 
     row: Comparison
     factor: float = 1.0
 
+    @property
+    def _wanted(self) -> int:
+        """Decimals that show two significant digits of the standard error."""
+        return max(0, 1 - math.floor(math.log10(self.row.stderr * self.factor)))
+
+    @property
+    def decimals(self) -> int:
+        """Decimals of every number, where there is a standard error."""
+        larger = max(abs(self.row.a), abs(self.row.b)) * self.factor
+        if larger == 0:
+            return self._wanted
+        return min(self._wanted, max(0, DIGITS - 1 - math.floor(math.log10(larger))))
+
     def number(self, value: float, sign: str = "") -> str:
         """Return a value in the metric's shown unit."""
-        stderr = self.row.stderr * self.factor
-        if not stderr > 0:
-            return f"{value * self.factor:{sign}z.4g}"
-        decimals = max(0, 1 - math.floor(math.log10(stderr)))
-        if decimals > 6:
-            return f"{value * self.factor:{sign}z.1e}"
-        return f"{value * self.factor:{sign}z.{decimals}f}"
+        digits = f".{self.decimals}f" if self.row.stderr > 0 else ".4g"
+        return f"{value * self.factor:{sign}z{digits}}"
 
     @property
     def difference(self) -> str:
-        """B - A with its sign."""
-        return self.number(self.row.difference, "+")
+        """B - A with its sign; `<1e-5` where it is below the digits of A and B."""
+        small = self._below(self.row.difference)
+        return f"<{self._last}" if small else self.number(self.row.difference, "+")
 
     @property
     def interval(self) -> str:
-        """Both ends of the interval."""
+        """Both ends of the interval; `within 1e-5` where both are below the digits of A and B."""
+        if self._below(self.row.low) and self._below(self.row.high):
+            return f"within {self._last}"
         return f"{self.number(self.row.low)} to {self.number(self.row.high)}"
 
     @property
     def detectable(self) -> str:
         """The difference that would have been found."""
-        return self.number(self.row.detectable)
+        return f"<{self._last}" if self._below(self.row.detectable) else self.number(self.row.detectable)
+
+    @property
+    def _last(self) -> str:
+        """One unit of the last decimal."""
+        return f"1e-{self.decimals}" if self.decimals else "1"
+
+    def _below(self, value: float) -> bool:
+        """Whether not one digit of a value is shown, because A and B have no more digits."""
+        if not self.row.stderr > 0 or self.decimals == self._wanted:
+            return False
+        return abs(value * self.factor) < 0.5 * 10.0**-self.decimals
 
 
 def _shown_p(p: float) -> str:

@@ -2,86 +2,47 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sd2eval import answers, terminal
 from sd2eval.comparison.result import CORRECTIONS, Comparison, RunComparison, Shown, format_p
-from sd2eval.errors import InputError
 from sd2eval.metrics import METRICS, Metric
-from sd2eval.store import write_bytes
 
 PIPED_WIDTH = 100
-"""Columns of what does not go to a terminal."""
+"""Columns of what does not go to a terminal; from here on no column is left out."""
+BEGINNING = "checkpoint_a,checkpoint_b,"
+"""Of the CSV's first line."""
 _SHOWN_DIFFERENCES = 8
-_DROPPED = ({"detectable"}, {"detectable", "A", "B"})
+_DROPPED = (("detectable",), ("A", "B", "detectable"))
 """Columns that a narrow terminal goes without, and a still narrower one; JSON and CSV always have them."""
-_STYLES = {"better": "bold green", "worse": "bold red", "open": "", "identical": "dim"}
-_WORDS = {"better": "B better", "worse": "B worse", "open": "open", "identical": "identical"}
+_STYLES = {"better": "bold green", "worse": "bold red", "open": "", "equal": "dim", "identical": "dim"}
+_WORDS = {"better": "B better", "worse": "B worse"}
+"""Verdicts in other words than their own."""
 
 
-def as_json(found: RunComparison) -> str:
-    """Return everything as JSON."""
-    return json.dumps(found.to_json(), indent=1, allow_nan=False)
-
-
-def check_csv(path: str | Path) -> Path:
-    """Return where a table may be written.
-
-    Raises:
-        InputError: no `.csv`, a folder, or a file that is something else than such a table.
-    """
-    file = Path(path).expanduser()
-    if file.suffix != ".csv" or file.is_dir():
-        raise InputError(f"out={path}: a file name that ends in .csv is needed")
-    if file.exists() and not file.read_text(errors="replace").startswith("checkpoint_a,checkpoint_b,"):
-        raise InputError(f"out={path}: exists and holds something else; give another name")
-    return file
-
-
-def write_csv(found: RunComparison, path: Path) -> None:
-    """Write one row per comparison.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    try:
-        write_bytes(path, found.frame.to_csv(index=False).encode())
-    except OSError as error:
-        raise InputError(f"out={path}: cannot be written ({error.strerror})") from error
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows which cells are being computed, on a terminal only."""
-    console = Console(stderr=True)
-    with console.status("reading") as status:
-        yield lambda cells: status.update(f"comparing {cells}")
-
-
-def show(found: RunComparison, width: int | None = None) -> None:
-    """Print the answer, what it rests on, and the tables."""
-    console = Console(width=width or (None if sys.stdout.isatty() else PIPED_WIDTH), highlight=False)
-    console.print(Text(found.sentence, style="bold"))
-    console.print()
+def show(found: RunComparison, console: Console | None = None) -> None:
+    """Print the answer, what it rests on, and the tables; names and numbers are whole at any width."""
+    console = console or terminal.console(PIPED_WIDTH)
+    answers.say(console, found.sentence, "bold")
+    answers.say(console)
     for line in _about(found):
-        console.print(Text(line))
+        answers.say(console, line)
     if found.identical_images == found.image_pairs:
         return
-    dropped, tables = _tables(found.rows, console)
+    dropped, tables = _tables(found.rows, console.width)
     for title, table in tables:
-        console.print()
-        console.print(Text(title, style="table.title"))
-        console.print(table)
-    console.print()
-    console.print(Text(_legend(found, dropped), style="table.caption"))
+        answers.say(console)
+        answers.say(console, title, "table.title")
+        terminal.show_whole(console, table)
+    answers.say(console)
+    answers.say(console, _legend(found, dropped), "table.caption")
+    if dropped:
+        left_out = f"left out to fit into {console.width} columns: {', '.join(dropped)}"
+        answers.say(console, f"{left_out}; COLUMNS=120, json=true or out=FILE.csv has them", "table.caption")
 
 
 def _about(found: RunComparison) -> Iterator[str]:
@@ -109,24 +70,24 @@ def _title(metric: Metric) -> str:
     return f"{metric.label}{factor}, {metric.direction} is better"
 
 
-def _tables(rows: Sequence[Comparison], console: Console) -> tuple[set[str], list[tuple[str, Table]]]:
-    """Return what did not fit, and title and table of each metric, all with the same columns."""
-    unlimited = console.options.update(width=1000)
-    for dropped in (set[str](), *_DROPPED):
+def _tables(rows: Sequence[Comparison], width: int) -> tuple[Sequence[str], list[tuple[str, Table]]]:
+    """Return which columns are left out so that the rest fits, and title and table of each metric.
+
+    Where the rest would not fit either nothing is left out: the lines run over the edge anyway.
+    """
+    for dropped in ((), *_DROPPED):
         tables = [(_title(metric), _table(own, metric.factor, dropped)) for metric, own in _by_metric(rows)]
-        if all(console.measure(table, options=unlimited).maximum <= console.width for _, table in tables):
-            break
-    return dropped, tables
+        if width >= PIPED_WIDTH or all((table.width or 0) <= width for _, table in tables):
+            return dropped, tables
+    return (), [(_title(metric), _table(own, metric.factor, ())) for metric, own in _by_metric(rows)]
 
 
-def _table(rows: Sequence[Comparison], factor: float, dropped: set[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+def _table(rows: Sequence[Comparison], factor: float, dropped: Sequence[str]) -> Table:
     columns = {head: texts for head, texts in _columns(rows, factor).items() if head not in dropped}
-    for head in columns:
-        table.add_column(head, justify="left" if head in ("cell", "verdict") else "right", no_wrap=True)
+    table = answers.empty_table(*columns, left=("cell", "verdict"))
     for row, texts in zip(rows, zip(*columns.values(), strict=True), strict=True):
         table.add_row(*texts, style="bold" if row.whole else "")
-    return table
+    return terminal.keep_whole(table)
 
 
 def _columns(rows: Sequence[Comparison], factor: float) -> dict[str, list[str | Text]]:
@@ -140,7 +101,7 @@ def _columns(rows: Sequence[Comparison], factor: float) -> dict[str, list[str | 
         "p": [format_p(row.p) for row in rows],
         "corrected": [format_p(row.p_corrected) for row in rows],
         "detectable": [numbers.detectable for numbers in shown],
-        "verdict": [Text(_WORDS[row.verdict], style=_STYLES[row.verdict]) for row in rows],
+        "verdict": [Text(_WORDS.get(row.verdict, row.verdict), style=_STYLES[row.verdict]) for row in rows],
     }
 
 
@@ -161,11 +122,15 @@ def _cell(row: Comparison, several: bool) -> str:
     return f"{row.checkpoint_a} {scale}"
 
 
-def _legend(found: RunComparison, dropped: set[str]) -> str:
+def _legend(found: RunComparison, dropped: Sequence[str]) -> str:
     shares = ", half of the error rate for those of the first sentence"
-    explained = " detectable: the difference that would get a verdict with probability 80%."
     method = CORRECTIONS[found.correction] + shares * (len(found.headline) < len(found.rows))
-    return (
+    lines = [
         f"corrected: p over all {len(found.rows)} comparisons ({method}); below 0.05 it is a verdict. Each "
-        "interval is of its comparison alone." + explained * ("detectable" not in dropped)
-    )
+        "interval is of its comparison alone."
+    ]
+    if "detectable" not in dropped:
+        lines.append("detectable: the difference that would get a verdict with probability 80%.")
+    if any(row.verdict == "equal" for row in found.rows):
+        lines.append("equal: the whole interval is within a thousandth of A's standard error.")
+    return " ".join(lines)

@@ -142,6 +142,8 @@ def _key_problem(cause: OmegaConfBaseException) -> str:
         return f"{key}: a list is needed, such as {key}=[...]"
     if "is not Optional" in first:
         return f"{key}: null is not allowed"
+    if key == "precision":
+        return "precision: name a metric and its standard error, such as precision.fid=0.3"
     if "is not a subclass of" in first:
         return f"{key}: it holds keys of its own; allowed: {_below(key)}"
     if "does not support deletion" in first:

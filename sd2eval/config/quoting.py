@@ -15,8 +15,8 @@ from sd2eval.config.schema import SweepConfig, schema_keys
 
 COMPONENTS = "checkpoint.components."
 EXTRACTORS = "protocol.extractors."
-OPEN = ("precision.", EXTRACTORS)
-"""Beginnings of keys whose names the schema does not know."""
+OPEN = ("precision.", "precision={", EXTRACTORS)
+"""Beginnings of words whose keys the schema does not know."""
 
 
 def as_typed(words: Sequence[str], *, many: bool = False) -> list[str]:

@@ -93,6 +93,8 @@ def _prompt_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     if prompts.auto and not config.precision:
         first = next(iter(config.protocol.metrics), "fid")
         yield "prompts.n", AUTO, f"say how precise, such as precision.{first}=0.3"
+    if prompts.most is not None and not prompts.auto:
+        yield "prompts.most", prompts.most, f"goes with prompts.n={AUTO} only"
     for name, target in config.precision.items():
         if not prompts.auto:
             yield f"precision.{name}", target, f"goes with prompts.n={AUTO} only"

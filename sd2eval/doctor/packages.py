@@ -16,8 +16,12 @@ IMPORTED = ("sd2eval.sweep", "sd2eval.plots")
 
 def bounds() -> Iterator[Finding]:
     """Say which packages are missing or outside the bounds; one line where all are right."""
-    from packaging.requirements import Requirement
-
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        advice = "install sd2eval's packages: pip install -e . (or make setup)"
+        yield Finding("packages", PROBLEM, "packaging is not installed", advice, about="packaging")
+        return
     try:
         lines = requires(DISTRIBUTION) or []
     except PackageNotFoundError:

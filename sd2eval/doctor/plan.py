@@ -76,6 +76,7 @@ def recorded(store: RunFolder) -> Plan:
 
 
 def _planned(config: SweepConfig, definitions: list[CheckpointConfig], named: Path | None) -> Plan:
+    from sd2eval.errors import InputError
     from sd2eval.store import RunFolder
 
     prompts = config.prompts
@@ -83,7 +84,7 @@ def _planned(config: SweepConfig, definitions: list[CheckpointConfig], named: Pa
     folder = (named or OUTPUTS).expanduser()
     store, scales = RunFolder(folder), len(config.guidance_scales)
     done = 0
-    with contextlib.suppress(OSError, ValueError):  # what is no run is the run folder's own line
+    with contextlib.suppress(OSError, InputError):  # what is no run is the run folder's own line
         blocks = [block for definition in definitions for block in store.blocks(definition.name)]
         done = scales * sum(map(len, blocks))
     whole = captions * scales * len(definitions)

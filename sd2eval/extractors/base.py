@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from sd2eval.checkpoints.sources import local_path
 from sd2eval.config import ExtractorConfig
@@ -28,6 +29,10 @@ Features = NDArray[np.float32]
 
 FEATURES = "features"
 """The output that a metric takes unless it names another one."""
+
+
+FAULTS = (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError, SafetensorError)
+"""What reading weights raises that are not there, cut or something else; URLError is an OSError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,7 @@ def loading(config: ExtractorConfig) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:  # URLError is an OSError
+    except FAULTS as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"extractor '{config.name}': cannot load its weights ({reason}); set its `source` to a local copy"
@@ -83,7 +88,14 @@ def ready(model: torch.nn.Module, config: ExtractorConfig, device: torch.device)
 
 
 def state_digest(model: torch.nn.Module) -> str:
-    """Return the SHA-256 over names, shapes and values of a network's parameters and buffers."""
+    """Return the SHA-256 over names, shapes and values of a network's parameters and buffers.
+
+    Raises:
+        ValueError: NaN or infinity in a parameter, also in one that no feature depends on.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"NaN or infinity in {name}")
     total = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         array = tensor.detach().cpu().contiguous().numpy()

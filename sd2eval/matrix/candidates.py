@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sd2eval.errors import InputError
-from sd2eval.matrix.presets import Preset, choices, other_network, preset, preset_names, why_not, with_source
+from sd2eval.matrix.presets import (
+    Preset,
+    choices,
+    differs,
+    other_network,
+    preset,
+    preset_names,
+    why_not,
+    with_source,
+)
 from sd2eval.metrics import Metric
 
 SOURCE = "protocol.distance.source="
@@ -35,8 +44,8 @@ def candidates(
 ) -> Candidates:
     """Return the run's own protocol and the presets that may be computed.
 
-    A preset that chooses what the run did is the run's own; where the run's has a preset's name but chose
-    otherwise, it is called changed.
+    A preset that chooses what the run did is the run's own. One that only has the name of the run's is called
+    NAME (preset), and settings that change a preset are in its name, such as NAME (resolution=32).
 
     Args:
         names: of the presets.
@@ -49,11 +58,13 @@ def candidates(
     composed = _composed([*names, *({own.name} & set(preset_names()))], metric, overrides, reasons)
     source = next((word.removeprefix(SOURCE) for word in overrides if word.startswith(SOURCE)), None)
     own = with_source(own, source)
-    same_name = composed.pop(own.name, None)
-    if same_name and choices(same_name.protocol) != choices(own.protocol):
-        if own.name in names:
-            composed[own.name] = same_name
-        own = replace(own, name=f"{own.name} (changed)")
+    same_name = composed.get(own.name)
+    if same_name and own.name in names and choices(same_name.protocol) != choices(own.protocol):
+        composed[own.name] = _beside(own, same_name)
+    elif same_name:
+        del composed[own.name]
+    if own.name in reasons:
+        reasons[_of_preset(own.name)] = reasons.pop(own.name)
     found = []
     for one in [own, *composed.values()]:
         reason = other_network(one, metric) or why_not(one, own, definitions)
@@ -64,16 +75,30 @@ def candidates(
     return Candidates(own.name, found, reasons)
 
 
+def _beside(own: Preset, other: Preset) -> Preset:
+    """Return a preset under a name that is not the run's own."""
+    return replace(other, name=_of_preset(own.name)) if other.name == own.name else other
+
+
+def _of_preset(name: str) -> str:
+    return f"{name} (preset)"
+
+
 def _composed(
     names: Sequence[str], metric: Metric, overrides: Sequence[str], reasons: dict[str, str]
 ) -> dict[str, Preset]:
-    """Return presets by name; the settings are for those whose network the metric stands for."""
+    """Return by the name of its file each preset; the settings are for those of the metric's network."""
     found: dict[str, Preset] = {}
     for name in dict.fromkeys(names):
         try:
-            found[name] = preset(name)
-            if overrides and other_network(found[name], metric) is None:
-                found[name] = preset(name, overrides)
+            plain = preset(name)
+            found[name] = plain
+            if overrides and other_network(plain, metric) is None:
+                changed = preset(name, overrides)
+                settings = differs(changed, plain)
+                found[name] = (
+                    replace(changed, name=f"{name} ({', '.join(settings)})") if settings else changed
+                )
         except InputError as error:
             found.pop(name, None)
             reasons[name] = str(error)

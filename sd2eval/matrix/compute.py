@@ -84,6 +84,8 @@ def protocol_matrix(
         run=str(store.path),
         metric=chosen.name,
         own=found.own,
+        protocol=f"{info.config['protocol']['name']}@{info.digests['protocol'][:8]}",
+        reference_n=info.reference_n,
         first=scored.presets[0].name,
         values=_values(scored, chosen),
         shifts=_shifts(scored, own, drew),

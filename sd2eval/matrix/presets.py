@@ -14,10 +14,11 @@ from typing import Any
 from sd2eval import plugins
 from sd2eval.config import ExtractorConfig, ProtocolConfig, from_overrides
 from sd2eval.errors import InputError
+from sd2eval.extractors import published_weights
 from sd2eval.metrics import METRICS, Metric
 from sd2eval.records import RunInfo
-from sd2eval.weights.inventory import locate, note_digest, noted_digest
-from sd2eval.weights.published import file_digest, published
+from sd2eval.weights.inventory import holding, note_digest, noted_digest
+from sd2eval.weights.published import Published, file_digest, published
 
 CONF = "sd2eval.conf"
 ROLE = "distance"
@@ -135,19 +136,25 @@ def why_not(preset: Preset, own: Preset, definitions: Mapping[str, Mapping[str, 
 
 def missing_weights(config: ExtractorConfig) -> str | None:
     """Return what to do where published weights are not here, or are others; downloads nothing."""
-    entry = published().get(config.pretrained or "")
-    if config.source or entry is None:
-        return None
-    path = locate(entry)
-    if path is None:
+    try:
+        names = published_weights(config)
+    except InputError as error:
+        return str(error)
+    entries = [published()[name] for name in names if name in published()]
+    return next(filter(None, map(_missing, entries)), None)
+
+
+def _missing(entry: Published) -> str | None:
+    held = holding(entry)
+    if held.path is None:
         return (
             f"its weights are not on this machine: `python -m sd2eval models fetch {entry.name}`, "
             "or protocol.distance.source=FILE"
         )
-    digest = noted_digest(path) or file_digest(path)
-    note_digest(path, digest)
-    if entry.sha256 not in (None, digest):
-        return f"{path} holds other weights: see `python -m sd2eval models verify {entry.name}`"
+    digest = noted_digest(held.path) or file_digest(held.path)
+    note_digest(held.path, digest)
+    if held.expected not in (None, digest):
+        return f"{held.path} holds other weights: see `python -m sd2eval models verify {entry.name}`"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -107,6 +108,10 @@ class ProtocolMatrix:
     metric: str
     own: str
     """The run's protocol."""
+    protocol: str
+    """The run's protocol with its digest, as in the run's scores, such as `mini@1f0c2a9b`."""
+    reference_n: int
+    """Real images."""
     first: str
     """What the others are compared with: the run's own protocol where it can be computed."""
     values: list[Value]
@@ -119,6 +124,11 @@ class ProtocolMatrix:
     """Protocols that cannot be computed on this run, with the reason."""
     agreement: Agreement
     notes: list[str]
+
+    @property
+    def first_words(self) -> str:
+        """The first protocol's name, with its digest where it is the run's own."""
+        return self.protocol if self.first == self.own else self.first
 
     @property
     def largest_shift(self) -> float:
@@ -179,6 +189,23 @@ def label(metric: str) -> str:
     return f"{entry.label} x{entry.factor:g}" if entry.factor != 1 else entry.label
 
 
+def grouped(left_out: Mapping[str, str]) -> list[str]:
+    """Return each reason once, after the names of all protocols that it holds for."""
+    names: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        names.setdefault(reason, []).append(name)
+    return [f"{', '.join(of_reason)}: {reason}" for reason, of_reason in names.items()]
+
+
+def plain(value: float, sign: str = "") -> str:
+    """Return three significant digits, all of an integer's, without an exponent down to a millionth."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-6:
+        return f"{value:{sign}.1e}"
+    return f"{value:{sign}.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
 def cell_words(checkpoint: str, scale: float) -> str:
     """Return a cell's name in sentences and tables."""
     return f"{checkpoint} at {scale:g}"
@@ -187,13 +214,13 @@ def cell_words(checkpoint: str, scale: float) -> str:
 def _sentence(found: ProtocolMatrix) -> str:
     if len(found.shifts) < 2:
         return (
-            f"Only one protocol can be computed on this run, {found.first}, so nothing is said about how far "
-            f"{label(found.metric)} moves with the protocol."
+            f"Only one protocol can be computed on this run, {found.first_words}, so nothing is said about "
+            f"how far {label(found.metric)} moves with the protocol."
         )
     widest, factor = found.widest, METRICS[found.metric].factor
     errors = f"{widest.errors:.1f} of its standard errors" if math.isfinite(widest.errors) else ""
     where = ", ".join(filter(None, [cell_words(widest.checkpoint, widest.guidance_scale), errors]))
     return (
-        f"Protocol alone moves {label(found.metric)} of this run by up to {widest.spread * factor:.3g} "
-        f"({where}), {found.mean_spread * factor:.3g} on average over {len(found.spreads)} cells."
+        f"Protocol alone moves {label(found.metric)} of this run by up to {plain(widest.spread * factor)} "
+        f"({where}), {plain(found.mean_spread * factor)} on average over {len(found.spreads)} cells."
     )

@@ -17,6 +17,7 @@ from sd2eval.matrix import features
 from sd2eval.matrix.candidates import Candidates
 from sd2eval.matrix.pngs import CellImages
 from sd2eval.matrix.presets import ROLE, Preset
+from sd2eval.matrix.result import grouped
 from sd2eval.metrics import Metric, Reference
 from sd2eval.plan import Cell
 from sd2eval.records import RunInfo
@@ -89,8 +90,7 @@ def score(
     left_out = candidates.left_out | reasons
     presets = [preset for preset in candidates.presets if preset.name not in left_out]
     if not presets:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise InputError(f"no protocol can be computed on this run ({shown})")
+        raise InputError(f"no protocol can be computed on this run ({'; '.join(grouped(left_out))})")
     groups = np.array([prompt["image_id"] for prompt in store.read_prompts()], dtype=np.int64)
     with resumable():
         real = features.real_features(dataset, presets, networks, _counted("real images", on_step))

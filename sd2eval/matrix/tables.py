@@ -2,126 +2,93 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from sd2eval import terminal
-from sd2eval.errors import InputError
-from sd2eval.matrix.result import ProtocolMatrix, Shift, cell_words, label
+from sd2eval import answers, terminal
+from sd2eval.matrix.result import ProtocolMatrix, Shift, cell_words, grouped, label, plain
 from sd2eval.metrics import METRICS
-from sd2eval.store import write_bytes
-from sd2eval.transfer.part import writing
+from sd2eval.tables import format_value
 
 PIPED_WIDTH = 80
-HEADER = "checkpoint,guidance_scale,protocol,metric,value,"
+BEGINNING = "checkpoint,guidance_scale,protocol,metric,value,"
+"""Of the CSV's first line."""
+_LEFT = ("protocol", "at", "cell")
 SETTLED = "Decided before the PNGs were written, so not varied (the numbers have the run's own choice there):"
 
 
-def as_json(found: ProtocolMatrix) -> str:
-    """Return everything as JSON."""
-    return json.dumps(found.to_json(), indent=1, allow_nan=False)
-
-
-def check_csv(path: str | Path) -> Path:
-    """Return where a table may be written.
-
-    Raises:
-        InputError: no `.csv`, a folder, or a file that is something else than such a table.
-    """
-    file = Path(path).expanduser()
-    if file.suffix != ".csv" or file.is_dir():
-        raise InputError(f"out={path}: a file name that ends in .csv is needed")
-    if file.exists() and not file.read_bytes().startswith(HEADER.encode()):
-        raise InputError(f"out={path}: exists and holds something else; give another name")
-    return file
-
-
-def write_csv(found: ProtocolMatrix, path: Path) -> None:
-    """Write one row per cell and protocol.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    with writing(path):
-        write_bytes(path, found.frame.to_csv(index=False).encode())
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows what is being done, on a terminal only."""
-    console = Console(stderr=True)
-    with console.status("reading the run") as status:
-        yield lambda step: status.update(step)
-
-
 def show(found: ProtocolMatrix, console: Console | None = None) -> None:
-    """Print the answer, then what it rests on."""
+    """Print the answer, then what it rests on; names and numbers are whole at any width."""
     console = console or terminal.console(PIPED_WIDTH)
-    console.print(Text(found.sentence, style="bold"))
+    answers.say(console, found.sentence, "bold")
     if found.ranks.sentence:
-        console.print(Text(found.ranks.sentence))
+        answers.say(console, found.ranks.sentence)
+    answers.say(console)
+    answers.say(console, _about(found))
     for title, table in _tables(found):
-        console.print()
-        console.print(Text(title, style="table.title"))
+        answers.say(console)
+        answers.say(console, title, "table.title")
         terminal.show_whole(console, terminal.keep_whole(table))
     for heading, lines in _sections(found):
-        console.print(f"\n{heading}")
+        answers.say(console)
+        answers.say(console, heading)
         for line in lines:
-            console.print(Text(f"- {line}"))
-    console.print()
-    console.print(Text(_agreement(found)), style="" if found.agreement.agrees else "bold red")
+            answers.say(console, f"- {line}")
+    answers.say(console)
+    answers.say(console, _agreement(found), "" if found.agreement.agrees else "bold red")
     for line in found.notes:
-        console.print(Text(line))
+        answers.say(console, line)
     if found.reproduce_words:
-        console.print(Text(f"for the verdict: reproduce {found.run} {found.reproduce_words}"), soft_wrap=True)
+        console.print(
+            f"for the verdict: reproduce {found.run} {found.reproduce_words}", soft_wrap=True, markup=False
+        )
+
+
+def _about(found: ProtocolMatrix) -> str:
+    return f"run: {found.run}, protocol {found.protocol}, {_n(found)}, {found.reference_n:,} real images"
 
 
 def _tables(found: ProtocolMatrix) -> Iterator[tuple[str, Table]]:
     factor = METRICS[found.metric].factor
+    name, first = label(found.metric), found.first_words
     if len(found.shifts) > 1:
         against = "the run's own protocol" if found.first == found.own else "the first protocol"
-        yield f"{label(found.metric)} against {against}, {found.first}", _shift_table(found, factor)
-    yield (
-        f"{label(found.metric)} by cell: {found.first}, and the range over all protocols",
-        _cell_table(found, factor),
-    )
+        yield f"{name} against {against}, {first}", _shift_table(found, factor)
+    yield f"{name} by cell: under {first}, and the range over all protocols", _cell_table(found, factor)
+
+
+def _n(found: ProtocolMatrix) -> str:
+    counts = [value.n for value in found.values]
+    fewest, most = min(counts), max(counts)
+    return f"n = {fewest:,} per cell" if fewest == most else f"n = {fewest:,} to {most:,}"
 
 
 def _shift_table(found: ProtocolMatrix, factor: float) -> Table:
-    table = _empty("protocol", "mean shift", "±", "largest", "at")
+    table = answers.empty_table("protocol", "mean shift", "largest", "at", left=_LEFT)
     for shift in found.shifts[1:]:
         if shift.same_as == found.first:
-            table.add_row(shift.protocol, "0", "0", "0", "the same numbers")
+            table.add_row(shift.protocol, "0", "0", "the same numbers")
             continue
+        mean = format_value(shift.mean * factor, shift.mean_stderr * factor)
+        sign = "" if mean.startswith("-") else "+"
         where = cell_words(shift.largest_checkpoint, shift.largest_scale)
-        numbers = (f"{number * factor:+.3g}" for number in (shift.mean, shift.largest))
-        mean, largest = numbers
         same = f" (= {shift.same_as})" if shift.same_as else ""
-        table.add_row(shift.protocol, mean, f"{shift.mean_stderr * factor:.2g}", largest, where + same)
+        table.add_row(shift.protocol, f"{sign}{mean}", plain(shift.largest * factor, "+"), where + same)
     return table
 
 
 def _cell_table(found: ProtocolMatrix, factor: float) -> Table:
-    table = _empty("cell", "value", "±", "lowest", "highest", "spread", "in ±")
+    table = answers.empty_table("cell", "value", "lowest", "highest", "spread", "in ±", left=_LEFT)
     for row in found.spreads:
-        numbers = (row.value, row.stderr, row.lowest, row.highest, row.spread)
-        texts = [f"{number * factor:#.4g}" for number in numbers]
-        texts[1] = f"{row.stderr * factor:.2g}"
-        table.add_row(cell_words(row.checkpoint, row.guidance_scale), *texts, f"{row.errors:.1f}")
-    return table
-
-
-def _empty(*heads: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("protocol", "at", "cell") else "right")
+        value, lowest, highest = (
+            format_value(number * factor, row.stderr * factor)
+            for number in (row.value, row.lowest, row.highest)
+        )
+        ends = (text.partition(" ")[0] for text in (lowest, highest))
+        cell = cell_words(row.checkpoint, row.guidance_scale)
+        table.add_row(cell, value, *ends, plain(row.spread * factor), f"{row.errors:.1f}")
     return table
 
 
@@ -129,14 +96,10 @@ def _sections(found: ProtocolMatrix) -> Iterator[tuple[str, list[str]]]:
     """Yield headings with their lines, only where there are some."""
     chosen = [f"{shift.protocol}: {', '.join(shift.differs)}" for shift in found.shifts if shift.differs]
     settled = [f"{shift.protocol}: {_settled(shift, found)}" for shift in found.shifts if shift.not_varied]
-    reasons: dict[str, list[str]] = {}
-    for name, reason in found.left_out.items():
-        reasons.setdefault(reason, []).append(name)
-    left_out = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
     for heading, lines in (
-        (f"What each chooses otherwise than {found.own}:", chosen),
+        (f"What each chooses otherwise than {found.protocol}, the run's own:", chosen),
         (SETTLED, settled),
-        ("Left out:", left_out),
+        ("Left out:", grouped(found.left_out)),
     ):
         if lines:
             yield heading, lines
@@ -154,17 +117,14 @@ def _settled(shift: Shift, found: ProtocolMatrix) -> str:
 def _agreement(found: ProtocolMatrix) -> str:
     agreement = found.agreement
     if not agreement.compared:
-        why = (
-            f"{found.own} is left out"
-            if found.first != found.own
-            else f"it has no {found.metric} of these cells"
-        )
-        return f"not checked against the run's results.csv: {why}"
+        why = "it is left out" if found.first != found.own else f"it has no {found.metric} of these cells"
+        return f"{found.protocol} is not checked against the run's results.csv: {why}"
     numbers = f"largest relative difference {agreement.largest:.1g}"
     if agreement.agrees:
-        return f"{found.own} from the PNGs gives the run's results.csv again ({numbers})"
+        return f"{found.protocol}, the run's own, gives its results.csv again from the PNGs ({numbers})"
     where = cell_words(agreement.checkpoint, agreement.guidance_scale)
     return (
-        f"WARNING: {found.own} from the PNGs does not give the run's results.csv again ({numbers}, {where}): "
+        f"WARNING: {found.protocol}, the run's own, does not give its results.csv again from the PNGs "
+        f"({numbers}, {where}): "
         "other real images, another device or another version of sd2eval"
     )

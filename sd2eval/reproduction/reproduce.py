@@ -16,8 +16,6 @@ from sd2eval.errors import InputError
 from sd2eval.records import RunInfo
 from sd2eval.report import load_run
 from sd2eval.reproduction import card, comparable
-from sd2eval.store import write_bytes
-from sd2eval.transfer.part import writing
 
 Verdict = Literal["reproduced", "differs", "not comparable"]
 
@@ -224,16 +222,3 @@ def record(result: Reproduction) -> dict[str, Any]:
         "protocol_spread": result.protocol_spread,
         "points": points.to_dict("records"),
     }
-
-
-def write_points(result: Reproduction, path: Path) -> Path:
-    """Write the points as CSV, over an older file of the same kind but over nothing else.
-
-    Raises:
-        InputError: the file holds something else, or cannot be written.
-    """
-    text = result.points.to_csv(index=False)
-    with writing(path):
-        if path.exists() and path.read_bytes().partition(b"\n")[0] != text.partition("\n")[0].encode():
-            raise InputError(f"out={path}: holds something else; give a new file")
-        return write_bytes(path, text.encode())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,9 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sd2eval.reproduction.reproduce import Reproduction, record
+from sd2eval import answers, terminal
+from sd2eval.reproduction.reproduce import Reproduction
 
 PIPED_WIDTH = 80
+BEGINNING = "checkpoint,label,guidance_scale,metric,published,"
+"""Of the CSV's first line."""
 _TITLES = {"fid": "FID", "clip_score": "CLIP score"}
 _DIGITS = {"fid": 2, "clip_score": 4}
 """Decimals with which the figure can be read."""
@@ -26,29 +27,25 @@ _LEFT_OUT = (
 )
 
 
-def as_json(result: Reproduction) -> str:
-    """Return everything that is known of a comparison as a JSON object."""
-    return json.dumps(record(result), indent=1)
-
-
 def show(result: Reproduction, console: Console | None = None) -> None:
-    """Print the verdict; colours and the terminal's width only on a terminal."""
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    console = console or Console(width=width, highlight=False)
-    console.print(Text(result.sentence, style="bold green" if result.reproduced else "bold"))
+    """Print the verdict; names and numbers are whole at any width."""
+    console = console or terminal.console(PIPED_WIDTH)
+    answers.say(console, result.sentence, "bold green" if result.reproduced else "bold")
     compared = result.points[result.points["verdict"] != "not comparable"]
     for metric, rows in compared.groupby("metric", sort=False):
-        console.print()
-        console.print(Text(_TITLES[str(metric)], style="table.title"))
-        console.print(_table(rows, str(metric)))
-        console.print(Text(_parts(result, rows, str(metric)), style="dim"))
+        answers.say(console)
+        answers.say(console, _TITLES[str(metric)], "table.title")
+        terminal.show_whole(console, terminal.keep_whole(_table(rows, str(metric))))
+        answers.say(console, _parts(result, rows, str(metric)), "dim")
     if len(compared):
-        console.print()
-        console.print(Text(_legend(result, len(compared)), style="dim"))
+        for paragraph in _legend(result, len(compared)):
+            answers.say(console)
+            answers.say(console, paragraph, "dim")
     if len(compared) < len(result.points):
-        console.print("\nNot compared:")
+        answers.say(console)
+        answers.say(console, "Not compared:")
     for line in _not_compared(result.points):
-        console.print(f"- {line}")
+        answers.say(console, f"- {line}")
 
 
 def _table(rows: pd.DataFrame, metric: str) -> Table:
@@ -86,18 +83,16 @@ def _parts(result: Reproduction, rows: pd.DataFrame, metric: str) -> str:
     return f"band: {' + '.join(parts)}"
 
 
-def _legend(result: Reproduction, compared: int) -> str:
-    """Return what sampling means, how differences are counted, and what the bands leave out."""
-    legend = (
+def _legend(result: Reproduction, compared: int) -> Iterator[str]:
+    """Yield what sampling means, how differences are counted, and what the bands leave out."""
+    yield (
         f"sampling: {result.factor:.2f} x the standard error of the difference, so that all {compared} "
         f"comparisons hold together at {100 * result.level:g}% (Sidak); the card's own error is taken "
         "to be this run's, scaled to 10,000 images. differs +2.0x: twice the band too high."
     )
     left_out = [name for name, spread in result.protocol_spread.items() if spread == 0]
-    if not left_out:
-        return legend
-    keys = " ".join(f"protocol_spread.{name}=X" for name in left_out)
-    return f"{legend}\n\n{_LEFT_OUT.format(keys=keys)}"
+    if left_out:
+        yield _LEFT_OUT.format(keys=" ".join(f"protocol_spread.{name}=X" for name in left_out))
 
 
 def _not_compared(points: pd.DataFrame) -> Iterator[str]:

@@ -163,7 +163,29 @@ def test_equal_images_are_identical_whatever_round_off_says() -> None:
     x = np.random.default_rng(9).normal(size=20)
     a, b = mean_of(x), mean_of(x + 1e-7 * np.linspace(0.9, 1.1, 20))
     (told,), _ = compare_cells([cell("psnr", 1.5, a, b)], np.arange(20), {"psnr"})
-    assert told.verdict == "better"
+    assert (told.verdict, told.p < 0.05) == ("equal", True)
     same = replace(cell("psnr", 1.5, a, b), same=20)
     (row,), _ = compare_cells([same], np.arange(20), {"psnr"})
     assert (row.verdict, row.difference, row.p, row.p_corrected) == ("identical", 0, 1, 1)
+
+
+@pytest.mark.parametrize(("moved", "verdict"), [(1e-6, "equal"), (-1e-6, "equal"), (0.01, "better")])
+def test_a_difference_that_is_only_rounding_gets_no_verdict_however_sure_it_is(
+    moved: float, verdict: str
+) -> None:
+    x = np.random.default_rng(10).normal(size=20)
+    estimates = mean_of(x), mean_of(x + moved * np.linspace(0.9, 1.1, 20))
+    (row,), _ = compare_cells([cell("psnr", 1.5, *estimates)], np.arange(20), {"psnr"})
+    assert row.p_corrected < 1e-6
+    assert row.verdict == verdict
+    assert row.difference == pytest.approx(moved, rel=0.05)
+
+
+def test_rounding_is_judged_by_the_whole_interval() -> None:
+    """A small difference that is known badly is open, not equal."""
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=20)
+    noise = rng.normal(size=20)
+    estimates = mean_of(x), mean_of(x + 0.1 * (noise - noise.mean()) + 1e-6)
+    (row,), _ = compare_cells([cell("psnr", 1.5, *estimates)], np.arange(20), {"psnr"})
+    assert row.verdict == "open"

@@ -18,6 +18,7 @@ import sd2eval
 from sd2eval.comparison.result import RunComparison
 from sd2eval.errors import InputError
 from sd2eval.records import ImageRecord
+from sd2eval.seals import seal, unseal
 from sd2eval.statistics import holm
 from sd2eval.store import RunFolder
 from tests.compared import swept
@@ -127,9 +128,9 @@ def test_fewer_captions_need_common_and_give_those_of_both(runs: dict[str, Path]
 def test_an_invalid_image_leaves_both_sides_and_is_counted(runs: dict[str, Path], tmp_path: Path) -> None:
     broken = shutil.copytree(runs["steps"], tmp_path / "run")
     (manifest,) = broken.glob("shards/512-base/*/manifest.json")
-    record = json.loads(manifest.read_text())
+    record = unseal(manifest.read_bytes())
     record["images"][1] |= {"invalid": "non-finite"}  # the first caption at the second scale
-    manifest.write_text(json.dumps(record))
+    manifest.write_bytes(seal(record))
     found = sd2eval.compare_runs(runs["base"], broken)
     row = row_of(found, "clip_mini", "512-base", 3.0)
     a, b = (cosines(runs[name], "512-base", 1)[1:] for name in ("base", "steps"))

@@ -10,12 +10,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import sd2eval
 from sd2eval.__main__ import main
+from sd2eval.answers import check_csv
 from sd2eval.comparison.result import RunComparison, Shown
-from sd2eval.comparison.tables import check_csv, show
+from sd2eval.comparison.tables import BEGINNING, show
 from sd2eval.errors import InputError
+from sd2eval.metrics import METRICS
 from tests.compared import swept
 
 
@@ -56,24 +59,38 @@ def test_the_answer_comes_first_and_json_and_csv_have_every_number(
     call(*words, capsys=capsys)  # its own table is written again
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_nothing_is_cut_at_a_terminals_width(
-    found: RunComparison, columns: int, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("columns", ["40", "60", "80", "120", "pipe"])
+def test_names_and_numbers_are_whole_at_any_width(
+    runs: dict[str, Path],
+    found: RunComparison,
+    columns: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    show(found, columns)
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= columns
-    assert not any("…" in line for line in lines)
-    assert any("detectable" in line for line in lines) == (columns == 120)
+    monkeypatch.setenv("COLUMNS", columns)
+    out = call(runs["base"], runs["steps"], capsys=capsys)
+    assert "…" not in out
+    lines = out.splitlines()
+    assert {str(runs["base"]), str(runs["steps"]), "x4-upscaling"} <= set(out.split())
+    prose = lines[: lines.index("")]
+    assert len(prose) > 2
+    assert max(map(len, prose)) <= (100 if columns == "pipe" else int(columns))
+    for row in found.rows:
+        numbers = Shown(row, METRICS[row.metric].factor)
+        assert any(numbers.difference in line and numbers.interval in line for line in lines)
+    heads = next(line for line in lines if line.startswith("cell ")).replace("B - A", "").split()
+    missing = [head for head in ("A", "B", "detectable") if head not in heads]
+    said = f"left out to fit into {columns} columns: {', '.join(missing)}; "
+    assert (said in " ".join(lines)) == bool(missing) == (columns == "80")
 
 
 def test_a_file_that_is_no_such_table_is_not_overwritten(runs: dict[str, Path], tmp_path: Path) -> None:
     results = runs["base"] / "results.csv"
     with pytest.raises(InputError, match="holds something else"):
-        check_csv(results)
+        check_csv(results, BEGINNING)
     for wrong in ("table", "table.json", tmp_path):
         with pytest.raises(InputError, match=r"ends in \.csv"):
-            check_csv(wrong)
+            check_csv(wrong, BEGINNING)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +99,46 @@ def test_a_file_that_is_no_such_table_is_not_overwritten(runs: dict[str, Path], 
         (0.01234, 0.0021, "+0.0123"),
         (-0.00004, 0.0021, "+0.0000"),  # no minus before a zero
         (-123.4, 17.0, "-123"),
-        (3e-9, 1e-9, "+3.0e-09"),
+        (3e-9, 1e-9, "<1e-4"),
+        (-1.6e-6, 1e-6, "<1e-4"),
+        (0.00131, 1e-6, "+0.0013"),
         (0.5, 0.0, "+0.5"),
     ],
 )
 def test_a_difference_has_two_digits_of_its_standard_error(
     found: RunComparison, value: float, stderr: float, shown: str
 ) -> None:
-    row = replace(found.rows[0], difference=value, stderr=stderr)
+    row = replace(found.rows[0], a=7.6, b=7.6, difference=value, stderr=stderr)
     assert Shown(row).difference == shown
+
+
+def test_what_is_below_the_digits_of_both_values_is_shown_as_that(found: RunComparison) -> None:
+    tiny = {"difference": 1.6e-6, "stderr": 1e-6, "low": -4e-7, "high": 3.6e-6, "detectable": 3e-6}
+    shown = Shown(replace(found.rows[0], a=0.27612345, b=0.27612505, **tiny))
+    assert (shown.difference, shown.interval, shown.detectable) == ("<1e-5", "within 1e-5", "<1e-5")
+    assert shown.number(shown.row.a) == "0.27612"
+    wider = Shown(replace(shown.row, high=3.6e-5))
+    assert wider.interval == "0.00000 to 0.00004"
+    large = Shown(replace(shown.row, a=123456.0, b=123456.1))
+    assert (large.difference, large.number(large.row.a)) == ("<1", "123456")
+
+
+def test_the_sentence_does_not_call_rounding_a_difference(
+    found: RunComparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = {"a": 0.3, "b": 0.3, "difference": 1.6e-6, "stderr": 1e-7, "low": 1.4e-6, "high": 1.8e-6}
+    rows = [replace(row, verdict="equal", p=1e-9, p_corrected=1e-8, **tiny) for row in found.headline]
+    told = replace(found, label_a="one", label_b="two", headline=rows, rows=rows)
+    assert told.sentence == (
+        "A (one) and B (two) differ by less than a thousandth of a standard error in FD (mini), mean of 4 "
+        "cells: <1e-5 (95% interval within 1e-5) and in CLIP (mini), mean of 4 cells: <1e-5 (95% interval "
+        "within 1e-5), over 2 comparisons."
+    )
+    show(told, Console(width=200))
+    out = capsys.readouterr().out
+    assert "equal: the whole interval" in " ".join(out.split())
+    assert "B worse" not in out
+    assert "B better" not in out
 
 
 def test_the_sentence_says_better_worse_and_open_with_their_numbers(found: RunComparison) -> None:
@@ -128,12 +176,13 @@ MISTAKES = {
     "RUN a=512-base@2 b=512-base@3": ("guidance scale 2", "not in A", "1.5, 3"),
     "RUN a=@1.5 b=@3 scales=[3]": ("scales=", "exclude each other"),
     "RUN RUN scales=[4]": ("guidance scale 4", "1.5, 3"),
-    "RUN RUN scales=[x]": ("scales=x", "a number"),
+    "RUN RUN scales=[x]": ("scales=[x]", "numbers"),
     "RUN RUN metrics=[fid]": ("'fid'", "shared metrics: ", "fd_mini"),
     "RUN RUN correction=none": ("'none'", "holm, fdr"),
     "RUN RUN common=maybe": ("common=maybe", "true or false"),
     "RUN RUN json=1": ("json=1", "true or false"),
     "RUN RUN out=table.txt": ("out=table.txt", ".csv"),
+    "RUN RUN out=/proc/x.csv": ("sd2eval: out=/proc/x.csv: cannot be written (",),
     "RUN RUN metric=[fid]": ("'metric'", "did you mean 'metrics'"),
     "RUN RUN --json": ("--json", "KEY=VALUE"),
 }

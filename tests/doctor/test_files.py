@@ -177,3 +177,19 @@ def test_a_disk_whose_clock_is_another_is_a_warning(tmp_path: Path, monkeypatch:
     found = by_check(files.run_folder(tmp_path))
     assert found["clock"].level == WARNING
     assert "+3600 s" in found["clock"].found
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_disk_that_cannot_flush_is_a_problem(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fsync(_: int) -> None:
+        calls.append(1)
+        if len(calls) == failing:  # the file, then its folder
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    (finding,) = files.run_folder(tmp_path)
+    assert (finding.level, os.strerror(errno.EIO) in finding.found) == (PROBLEM, True)

@@ -59,6 +59,12 @@ def test_an_sd2eval_that_is_not_installed_has_no_bounds(monkeypatch: pytest.Monk
     assert (finding.level, "pip install" in finding.advice) == (WARNING, True)
 
 
+def test_without_the_reader_of_bounds_the_packages_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
+    (finding,) = packages.bounds()
+    assert (finding.level, finding.found) == (PROBLEM, "packaging is not installed")
+
+
 def module(site: Path, name: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a module of that name before the real one in every process that is started."""
     (site / f"{name}.py").write_text(code)
@@ -189,7 +195,8 @@ def put(root: Path, name: str, text: str) -> None:
 
 def test_the_smallest_quota_of_the_groups_above_counts(system: Path) -> None:
     put(system, "cgroup/job/cpu.max", "250000 100000\n")
-    put(system, "cgroup/job/step/cpu.max", "max 100000\n")
+    put(system, "cgroup/job/step/cpu.max", "800000 100000\n")
+    put(system, "cgroup/cpu.max", "max 100000\n")
     assert machine.cpu_quota() == 2.5
     (finding,) = machine.cpu()
     assert finding.level == WARNING

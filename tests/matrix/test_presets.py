@@ -14,7 +14,15 @@ from sd2eval.extractors.base import Extractor
 from sd2eval.images import FILTERS, digest, square, write_png
 from sd2eval.matrix.features import cell_features, look
 from sd2eval.matrix.pngs import CellImages, Png
-from sd2eval.matrix.presets import Preset, differs, distance_metric, not_varied, preset, preset_names
+from sd2eval.matrix.presets import (
+    Preset,
+    differs,
+    distance_metric,
+    missing_weights,
+    not_varied,
+    preset,
+    preset_names,
+)
 from sd2eval.plan import Cell
 
 RNG = np.random.default_rng(3)
@@ -68,6 +76,32 @@ def test_images_that_were_not_resized_keep_all_choices_of_geometry(card: Preset)
 def test_no_filter_changes_a_square_of_its_own_size(name: Any, fit: Any) -> None:
     image = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
     np.testing.assert_array_equal(square(image, 48, name, fit), image)
+
+
+# Weights
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "asked"),
+    [
+        ("dinov2", "dinov2_vit_l_14", "dinov2_vit_l_14"),  # has no `pretrained`: its name says which weights
+        ("inception", "inception", "inception"),
+        ("nonsense", "nonsense", "'nonsense' is unknown"),
+    ],
+)
+def test_weights_that_are_not_here_are_named_for_every_kind_of_network(
+    kind: str, name: str, asked: str, card: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    pretrained = "inception" if kind == "inception" else None
+    network = replace(card.protocol.distance, kind=kind, name=name, pretrained=pretrained)
+    reason = missing_weights(network)
+    assert reason is not None
+    assert asked in reason
+    assert ("models fetch" in reason) == (kind != "nonsense")
+    if kind == "dinov2":
+        assert missing_weights(replace(network, source=str(tmp_path))) is None
 
 
 # Features

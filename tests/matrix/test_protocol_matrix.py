@@ -16,6 +16,7 @@ from benchmarks.random_inception import save_random_inception
 from sd2eval.errors import InputError
 from sd2eval.matrix.result import ProtocolMatrix
 from sd2eval.report import write_report
+from sd2eval.seals import seal, unseal
 from tests.matrix import uneven
 
 CELL = ["checkpoint", "guidance_scale"]
@@ -98,9 +99,14 @@ def test_published_presets_give_what_sweeps_under_them_give(data: tuple[str, ...
         sd2eval.run_sweep(*uneven.SWEEP, *data, *words)
     wanted = ["mlperf", "clean_fid"]
     got = sd2eval.protocol_matrix(tmp_path / "model_card", protocols=wanted, overrides=settings)
-    assert [shift.protocol for shift in got.shifts] == ["model_card", "clean_fid", "mlperf"]
-    for name in ("model_card", "mlperf"):
-        there = swept(tmp_path / name, "fid")
+    other = "mlperf (resolution=64, pretrained=null)"
+    assert [shift.protocol for shift in got.shifts] == [
+        "model_card",
+        "clean_fid (resolution=64, pretrained=null)",
+        other,
+    ]
+    for name, folder in (("model_card", "model_card"), (other, "mlperf")):
+        there = swept(tmp_path / folder, "fid")
         pd.testing.assert_frame_equal(values(got, name), there, check_dtype=False, rtol=1e-6, atol=0)
     assert len(set(got.frame["value"])) == 3
     assert got.reproduce_words.startswith("protocol_spread.fid=")
@@ -131,10 +137,10 @@ def test_a_difference_on_the_same_images_is_surer_than_a_value(found: ProtocolMa
 
 def test_an_invalid_image_is_left_out_as_in_the_run(copy: Path) -> None:
     (shard,) = (copy / "shards" / "512-base").iterdir()
-    manifest = json.loads((shard / "manifest.json").read_text())
+    manifest = unseal((shard / "manifest.json").read_bytes())
     bad = manifest["images"][2]
     bad["invalid"] = "non-finite"
-    (shard / "manifest.json").write_text(json.dumps(manifest))
+    (shard / "manifest.json").write_bytes(seal(manifest))
     (copy / "images" / f"512-base_g{bad['guidance_scale']:g}" / f"{bad['caption_id']}.png").unlink()
     write_report(copy)
     found = sd2eval.protocol_matrix(copy, protocols=["mini_jpeg"])
@@ -168,22 +174,41 @@ def test_choices_before_the_png_are_named_where_a_preset_differs_in_them(
     )
     sd2eval.run_sweep(*uneven.SWEEP, *data, *words, f"out={tmp_path / 'run'}")
     found = sd2eval.protocol_matrix(tmp_path / "run", protocols=["mini", "mini_native", "mini_aliased"])
-    assert found.first == "mini (changed)"
+    assert (found.own, found.first) == ("mini", "mini")
     both = ["512-base", "768-v"]
     settled = {shift.protocol: shift.not_varied for shift in found.shifts}
     assert settled == {
-        "mini (changed)": {},
-        "mini": {"quantize": both},
+        "mini": {},
+        "mini (preset)": {"quantize": both},
         "mini_native": {"quantize": both, "sample_at": ["768-v"]},
         "mini_aliased": {"quantize": both, "resize": ["768-v"]},
     }
     same = {shift.protocol: shift.same_as for shift in found.shifts}
     assert same == {
-        "mini (changed)": "",
-        "mini": "mini (changed)",
-        "mini_native": "mini (changed)",
+        "mini": "",
+        "mini (preset)": "mini",
+        "mini_native": "mini",
         "mini_aliased": "",
     }
+
+
+def test_settings_are_in_the_name_of_what_they_change_and_the_runs_own_keeps_its_name(run: Path) -> None:
+    wanted = ["mini", "mini_jpeg", "mlperf"]
+    found = sd2eval.protocol_matrix(run, protocols=wanted, overrides=["protocol.resolution=32"])
+    names = ["mini", "mini (resolution=32)", "mini_jpeg (resolution=32)"]
+    assert [shift.protocol for shift in found.shifts] == names
+    assert (found.own, found.agreement.compared, found.agreement.agrees) == ("mini", 2, True)
+    assert found.protocol == sd2eval.load_run(run).results["protocol"].iloc[0]
+    assert found.reference_n == uneven.PICTURES
+    assert list(found.left_out) == ["mlperf"]  # its network is another, so no setting is for it
+    same = sd2eval.protocol_matrix(run, protocols=wanted, overrides=["protocol.resolution=64"])
+    assert [shift.protocol for shift in same.shifts] == ["mini", "mini_jpeg"]
+
+
+def test_a_preset_that_a_setting_spoils_is_not_taken_for_the_runs_own(run: Path) -> None:
+    found = sd2eval.protocol_matrix(run, protocols=["mini", "mini_jpeg"], overrides=["protocol.resolution=0"])
+    assert [shift.protocol for shift in found.shifts] == ["mini"]
+    assert list(found.left_out) == ["mini_jpeg", "mini (preset)"]
 
 
 def test_presets_of_another_network_are_left_out_with_the_reason(found: ProtocolMatrix) -> None:
@@ -193,9 +218,11 @@ def test_presets_of_another_network_are_left_out_with_the_reason(found: Protocol
 
 def test_a_preset_of_larger_images_is_left_out(run: Path) -> None:
     with pytest.raises(
-        InputError, match=r"model_card: it scores 512-pixel images, the PNGs of 512-base have 64"
-    ):
+        InputError, match=r"model_card, .*: it scores 512-pixel images, the PNGs of 512-base have 64"
+    ) as error:
         sd2eval.protocol_matrix(run, metric="fid")
+    assert str(error.value).count("it scores 512-pixel") == 1
+    assert str(error.value).count("fid stands for") == 1
 
 
 def test_missing_weights_are_asked_for_and_not_fetched(

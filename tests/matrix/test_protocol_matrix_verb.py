@@ -50,7 +50,10 @@ def test_the_answer_comes_first_and_json_and_csv_have_every_number(
 ) -> None:
     out = call(run, capsys=capsys)
     assert " ".join(out.split()).startswith(f"{found.sentence} Ranks: ")
-    assert "gives the run's results.csv again" in " ".join(out.split())
+    assert f"{found.protocol}, the run's own, gives its results.csv again" in " ".join(out.split())
+    assert found.protocol.startswith("mini@")
+    assert f"{uneven.PICTURES} real images" in " ".join(out.split())
+    assert f"n = {found.values[0].n} per cell" in " ".join(out.split())
     table = tmp_path / "table.csv"
     record = json.loads(call(run, "json=true", f"out={table}", capsys=capsys))
     assert record["sentence"] == found.sentence
@@ -63,13 +66,15 @@ def test_the_answer_comes_first_and_json_and_csv_have_every_number(
     call(run, f"out={table}", capsys=capsys)  # its own table is written again
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_nothing_is_cut_at_a_terminals_width(
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_names_and_numbers_are_whole_at_any_width(
     found: ProtocolMatrix, columns: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(found, Console(width=columns, highlight=False))
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= columns
+    assert max(map(len, lines[: lines.index("")])) <= columns
+    assert found.run in " ".join(lines).replace(",", "").split()
+    assert columns < 80 or max(len(line) for line in lines if found.run not in line) <= columns
     assert not any("…" in line for line in lines)
     for part in ("mini_jpeg: reference_jpeg=75", "sample_at (768-v)", "the same numbers"):
         assert any(part in line for line in lines)
@@ -80,7 +85,9 @@ def test_a_warning_stands_where_the_runs_results_are_not_given_again(
 ) -> None:
     off = replace(found, agreement=replace(found.agreement, largest=2e-3))
     show(off, Console(width=200))
-    assert "WARNING: mini from the PNGs does not give the run's results.csv again" in capsys.readouterr().out
+    assert (
+        f"WARNING: {found.protocol}, the run's own, does not give its results.csv" in capsys.readouterr().out
+    )
     unchecked = replace(found, agreement=replace(found.agreement, compared=0))
     show(unchecked, Console(width=200))
     assert "not checked against the run's results.csv: it has no fd_mini" in capsys.readouterr().out
@@ -100,6 +107,21 @@ def test_the_words_for_reproduce_round_the_largest_shift_up(
     assert replace(fid, shifts=shifts[:1]).reproduce_words == ""
 
 
+def test_numbers_look_like_those_of_a_sweep(
+    found: ProtocolMatrix, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shift = replace(found.shifts[1], mean=213.8, mean_stderr=302.4, largest=-1234.5, same_as="")
+    spread = replace(found.spreads[0], value=213.8, stderr=302.4, lowest=213.8, highest=1448.3)
+    show(replace(found, shifts=[found.shifts[0], shift], spreads=[spread]), Console(width=120))
+    out = capsys.readouterr().out
+    assert "+214 ± 302" in out
+    assert "-1234" in out
+    (row,) = (line.split() for line in out.splitlines() if line.startswith("512-base at 1.5"))
+    assert row[3:] == ["214", "±", "302", "214", "1448", "1234", "4.1"]
+    assert "by up to 1234 (" in out
+    assert "e+0" not in out
+
+
 # What was typed, RUN standing for a run, and what the one line must name.
 MISTAKES = {
     "": ("usage: python -m sd2eval protocol_matrix",),
@@ -111,10 +133,14 @@ MISTAKES = {
     "RUN scales=[4]": ("scales=4", "1.5, 3"),
     "RUN scales=[x]": ("scales=[x]", "numbers"),
     "RUN metric=clip_mini": ("'clip_mini'", "metrics: ", "fd_mini"),
-    "RUN metric=fid": ("no protocol can be computed", "512-pixel"),
+    "RUN metric=fid": (
+        "no protocol can be computed",
+        "mlperf, model_card, model_card_native, torchmetrics: it",
+    ),
     "RUN device=tpu": ("tpu",),
     "RUN json=1": ("json=1", "true or false"),
     "RUN out=table.txt": ("out=table.txt", ".csv"),
+    "RUN out=/proc/x.csv": ("sd2eval: out=/proc/x.csv: cannot be written (",),
     "RUN protocol=[mini]": ("'protocol'", "did you mean 'protocols'"),
     "RUN --json": ("--json", "KEY=VALUE"),
 }

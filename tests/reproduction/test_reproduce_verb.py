@@ -140,6 +140,28 @@ def test_the_points_are_written_over_an_older_table_but_over_nothing_else(
     assert (run / "results.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("columns", ["40", "60", "80", "120", "pipe"])
+def test_names_and_numbers_are_whole_at_any_width(
+    tmp_path: Path,
+    columns: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    run = write(tmp_path / "run", record([BASE]), scores([BASE], {"fid": -12.0}))
+    _, out = call(f"reproduce {run}", capsys, monkeypatch)
+    lines = out.splitlines()
+    assert "…" not in out
+    points = sd2eval.reproduce_run(run).points
+    for _, row in points[points["verdict"] == "differs"].iterrows():
+        cells = (row["checkpoint"], f"{row['measured']:.2f}", f"±{row['band']:.2f}", "differs -")
+        assert any(all(cell in line for cell in cells) for line in lines)
+    assert {"protocol_spread.clip_score=X.", "v1-5-pruned-emaonly"} <= set(out.replace(":", "").split())
+    width = 80 if columns == "pipe" else int(columns)
+    sentence = lines[: lines.index("")]
+    assert width - 20 < max(map(len, sentence)) <= width
+
+
 def test_everything_fits_into_80_columns(tmp_path: Path) -> None:
     rows = scores([BASE, V, OLD], {"fid": -12.0, "clip_score": 0.05})
     text = shown(sd2eval.reproduce_run(write(tmp_path, record([BASE, V, OLD]), rows)))
@@ -165,7 +187,10 @@ def test_everything_fits_into_80_columns(tmp_path: Path) -> None:
         ("reproduce RUN level=95", "level=95"),
         ("reproduce RUN json=yes", "true or false"),
         ("reproduce RUN out=", "a value is needed"),
-        ("reproduce RUN out=RUN", "RUN: cannot be"),
+        ("reproduce RUN out=RUN", "out=RUN: a file name that ends in .csv is needed"),
+        ("reproduce RUN out=/proc/x.csv", "sd2eval: out=/proc/x.csv: cannot be written ("),
+        ("reproduce RUN out=RUN/run.json/x.csv", "out=RUN/run.json/x.csv: cannot be written ("),
+        ("reproduce RUN out=~nobody-here/x.csv", "out=~nobody-here/x.csv: cannot be written ("),
     ],
 )
 def test_a_mistake_is_one_line_and_ends_with_2(

@@ -1,0 +1,1 @@
+"""Is every file of a run folder what was written, and if not, how is just that made again?"""

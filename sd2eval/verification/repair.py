@@ -1,0 +1,302 @@
+"""Move aside what is damaged and have just that made again.
+
+What is to be done follows from what is on the disk and from the notes in `quarantine/`, so an interrupted
+repair goes on. A shard is the unit: with one of its files its whole block is drawn again, from the same
+noise. What was run comes first: until record and captions are whole, nothing else can be judged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sd2eval import evaluate, report
+from sd2eval.config import CheckpointConfig, SweepConfig
+from sd2eval.config.recorded import recorded
+from sd2eval.errors import InputError
+from sd2eval.images import Pixels, load_rgb, write_png
+from sd2eval.plan import Block, Cell
+from sd2eval.records import ImageRecord, RunInfo
+from sd2eval.sheet import contact_sheet
+from sd2eval.store import RunFolder
+from sd2eval.verification import quarantine
+from sd2eval.verification.findings import Finding, Part, Verification
+from sd2eval.verification.png import pixels_digest, png_fault
+from sd2eval.verification.quarantine import Note
+from sd2eval.verification.record import check_digests, check_info
+
+GROUND = ("record", "digests", "prompts")
+DERIVED = (
+    "results.csv",
+    report.INDEX,
+    "results.json",
+    "emissions.csv",
+    "pareto.csv",
+    "pareto.png",
+    "pareto.svg",
+)
+"""What is written at the end of a sweep, the first one first."""
+SHEET_CAPTIONS = 8
+"""Of a contact sheet, as in the sweep."""
+
+
+def repair(
+    store: RunFolder, found: Verification, *, data_root: str | None, device: str | None, progress: bool
+) -> list[str]:
+    """Make again what was found damaged, and return what was done, one line each; nothing for a whole run.
+
+    Raises:
+        InputError: it cannot be done; nothing was moved then, unless by a repair before.
+        Stopped: it was interrupted; calling it again goes on.
+    """
+    damaged = first_of(found)
+    if not damaged and not quarantine.open_notes(store):
+        return []
+    with store.lock():
+        info = _info(store)
+        config, definitions = _settings(store, info, data_root, device, progress)
+        pixels = _pixels_at_hand(store, damaged)
+        plan = _plan(store, info, damaged, pixels, was_finished=found.was_finished)
+        if plan.needs_data:
+            _require_data(config, definitions, info)
+        if damaged:
+            quarantine.write(store, plan.note)
+            quarantine.move(store, plan.note)
+            if "prompts" in plan.written:
+                store.write_prompts(_require_data(config, definitions, info).prompts)
+            _mend(store, info, plan, pixels)
+        if plan.written:
+            return _close(store, plan.note)
+    notes = quarantine.open_notes(store)
+    if any(note.sample for note in notes):
+        _sweep(config, definitions, notes)
+    with store.lock():
+        if any(note.tables for note in notes) and not any(note.sample for note in notes):
+            report.write_report(store.path)
+        return [line for note in notes for line in _close(store, note)]
+
+
+def first_of(found: Verification) -> list[Finding]:
+    """Return what is damaged and made again now: what was run, or where that is whole all the rest."""
+    damaged = found.of("damaged")
+    return [one for one in damaged if one.part in GROUND] or damaged
+
+
+@dataclass
+class Plan:
+    """What a repair is going to do."""
+
+    note: Note
+    written: set[Part]
+    """Single files of the run that are written again without the sweep: record, digests, prompts."""
+    pngs: list[Finding]
+    """Whose pixels are in another file."""
+    sheets: dict[str, Pixels]
+    """By path, drawn from the PNGs."""
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the data set is read."""
+        return self.note.sample or "prompts" in self.written
+
+
+def _info(store: RunFolder) -> RunInfo:
+    info, _ = check_info(store, check_digests(store)[0])
+    if info is None:
+        raise InputError(
+            f"{store.path}/run.json: cannot be made again: nothing else has the settings; "
+            "put back a copy of it, or run the sweep into another folder"
+        )
+    unknown = evaluate.unknown_line(info)
+    if unknown:
+        raise InputError(f"{store.path}: {unknown}; install it to repair the run")
+    return info
+
+
+def _settings(
+    store: RunFolder, info: RunInfo, data_root: str | None, device: str | None, progress: bool
+) -> tuple[SweepConfig, list[CheckpointConfig]]:
+    config, definitions = recorded(info.config)
+    data = dataclasses.replace(config.data, root=data_root or config.data.root)
+    return dataclasses.replace(
+        config,
+        data=data,
+        device=device or config.device,
+        out=str(store.path),
+        dry_run=False,
+        progress=progress,
+    ), definitions
+
+
+def _pixels_at_hand(store: RunFolder, damaged: Sequence[Finding]) -> dict[str, Path]:
+    """Return by the digest of their pixels the files whose pixels some damaged PNG should have."""
+    wanted = {finding.sha256 for finding in damaged if finding.part == "png"}
+    files = [store.path / finding.path for finding in damaged if finding.path.endswith(".png")]
+    files += (store.path / quarantine.FOLDER).glob("*/images/*/*.png") if wanted else []
+    found = {pixels_digest(file): file for file in files if file.is_file()} if wanted else {}
+    return {digest: file for digest, file in found.items() if digest in wanted}
+
+
+def _plan(
+    store: RunFolder,
+    info: RunInfo,
+    damaged: Sequence[Finding],
+    pixels: dict[str, Path],
+    *,
+    was_finished: bool,
+) -> Plan:
+    """Decide for each finding; a shard that is drawn again takes its PNGs and its sheet along."""
+    anew = {one.shard for one in damaged if one.part == "shard"}
+    anew |= {one.shard for one in damaged if one.part == "png" and one.sha256 not in pixels}
+    sheets = {one.shard: one for one in damaged if one.part == "sheet" and one.shard not in anew}
+    shown = {key: _shown(store, info, key) for key in sheets}
+    anew |= {key for key, images in shown.items() if images is None}
+    sampled = bool(anew) or any(one.part == "reference" for one in damaged)
+    paths = [path for key in sorted(anew) for path in _of_shard(store, info, key)]
+    paths += [one.path for one in damaged if one.part != "shard"]
+    paths += DERIVED if sampled else ()  # without results.csv the sweep knows that something is left to do
+    blocks = [len(Block.parse(key.split("/")[1])) for key in anew if (store.path / "shards" / key).is_dir()]
+    finish = was_finished or any(note.sample for note in quarantine.open_notes(store))
+    note = Note(
+        name=quarantine.new_name(store),
+        damaged={one.path: one.what for one in damaged},
+        moved=[path for path in dict.fromkeys(paths) if (store.path / path).exists()],
+        sample=sampled and finish,
+        tables=not sampled and any(one.part in ("table", "session", "extra") for one in damaged),
+        shard_size=max(blocks, default=None),
+        files=check_digests(store)[0].get("files", {}),
+    )
+    return Plan(
+        note,
+        {one.part for one in damaged if one.part in GROUND},
+        [one for one in damaged if one.part == "png" and one.shard not in anew],
+        {one.path: images for key, one in sheets.items() if (images := shown[key]) is not None},
+    )
+
+
+def _of_shard(store: RunFolder, info: RunInfo, key: str) -> Iterator[str]:
+    """Yield what belongs to a shard: its folder, the PNGs of its captions, the sheet with the first one."""
+    checkpoint, _, name = key.partition("/")
+    block = Block.parse(name)
+    yield f"shards/{key}"
+    if block.first == 0:
+        yield f"sheets/{checkpoint}.png"
+    try:
+        captions = [prompt["caption_id"] for prompt in store.read_prompts()][block.first : block.last + 1]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for scale in info.config["guidance_scales"]:
+        folder = store.image_folder(Cell(checkpoint, scale)).relative_to(store.path).as_posix()
+        yield from (f"{folder}/{caption}.png" for caption in captions)
+
+
+def _require_data(config: SweepConfig, definitions: list[CheckpointConfig], info: RunInfo) -> Any:
+    """Return the data set of the run, or refuse before anything is moved."""
+    from sd2eval.dataset import load_dataset
+
+    dataset = load_dataset(config.data, config.prompts, definitions)
+    if dataset.captions_digest != info.identity_fields.get("data.captions_sha256", dataset.captions_digest):
+        raise InputError(
+            f"data.root={config.data.root}: its captions are not those of the run; give data.root="
+        )
+    return dataset
+
+
+def _mend(store: RunFolder, info: RunInfo, plan: Plan, pixels: dict[str, Path]) -> None:
+    """Write again what needs neither networks nor data: the record, PNGs whose pixels are there, sheets."""
+    if "record" in plan.written:
+        store.write_info(info)
+    if "digests" in plan.written:
+        store.renew_digests(info)
+    # Read before any is written: two PNGs may have changed places.
+    read = {digest: load_rgb(_now(store, plan.note, file)) for digest, file in pixels.items()}
+    for finding in plan.pngs:
+        write_png(store.path / finding.path, read[finding.sha256], fsync=True)
+    for path, sheet in plan.sheets.items():
+        write_png(store.path / path, sheet, fsync=True)
+
+
+def _now(store: RunFolder, note: Note, file: Path) -> Path:
+    moved = quarantine.place(store, note, file.relative_to(store.path).as_posix())
+    return moved if moved.exists() else file
+
+
+def _shown(store: RunFolder, info: RunInfo, shard: str) -> Pixels | None:
+    """Return the contact sheet of a first shard, from its PNGs; None where one is not right."""
+    checkpoint, _, name = shard.partition("/")
+    manifest = store.read_manifest(checkpoint, Block.parse(name))
+    scales = manifest["guidance_scales"]
+    records = [ImageRecord(**image) for image in manifest["images"]][: SHEET_CAPTIONS * len(scales)]
+    found: list[Pixels | None] = []
+    for record in records:
+        file = store.image_folder(Cell(checkpoint, record.guidance_scale)) / f"{record.caption_id}.png"
+        if not record.invalid and png_fault(file, record.sha256):
+            return None
+        found.append(None if record.invalid else load_rgb(file))
+    valid = next((image for image in found if image is not None), None)
+    if valid is None:
+        return None
+    tiles = np.stack([np.zeros_like(valid) if image is None else image for image in found])
+    texts = [prompt["text"] for prompt in store.read_prompts()][: len(records) // len(scales)]
+    return contact_sheet(tiles.reshape(-1, len(scales), *valid.shape), texts, scales, checkpoint)
+
+
+def _sweep(config: SweepConfig, definitions: list[CheckpointConfig], notes: Sequence[Note]) -> None:
+    """Run the sweep of the run; blocks are cut as they were, so that batches are the same ones."""
+    from sd2eval.sweep import sweep
+
+    sizes = [note.shard_size for note in notes if note.shard_size]
+    sweep(dataclasses.replace(config, shard_size=max([*sizes, 0]) or config.shard_size), definitions)
+
+
+def _close(store: RunFolder, note: Note) -> list[str]:
+    """Say what came of each thing that was damaged, and whether it is what it was before."""
+    lines = []
+    for path in note.damaged:
+        there = (store.path / path).exists()
+        moved = path in note.moved or any(path.startswith(f"{one}/") for one in note.moved)
+        kept = f"; what was there lies in {quarantine.FOLDER}/{note.name}" if moved else ""
+        lines.append(f"{path}: {'made again' if there else 'moved aside'}{kept}")
+        if path.startswith("sessions/"):
+            lines.append(f"{path}: cannot be made again; the energy it recorded is in no table any more")
+    lines += _differences(store, note)
+    note.outcome = lines
+    quarantine.write(store, note)
+    return lines
+
+
+def _differences(store: RunFolder, note: Note) -> Iterator[str]:
+    """Yield where what was made again is not what it was."""
+    before = {(key, one.caption_id, one.guidance_scale): one for key, one in quarantine.records(store, note)}
+    shards = sorted({key for key, _, _ in before})
+    for shard in shards:
+        checkpoint = shard.partition("/")[0]
+        now = {
+            (image["caption_id"], image["guidance_scale"]): image["sha256"]
+            for block in store.blocks(checkpoint)
+            for image in store.read_manifest(checkpoint, block)["images"]
+        }
+        pairs = [
+            (one.sha256, now.get((caption, scale)))
+            for (key, caption, scale), one in before.items()
+            if key == shard
+        ]
+        missing = sum(new is None for _, new in pairs)
+        if missing:
+            yield f"shards/{shard}: not drawn again yet; the sweep of this run draws it when it goes on"
+            continue
+        others = sum(old != new for old, new in pairs)
+        if others:
+            yield (
+                f"shards/{shard}: {others} of {len(pairs)} images have other pixels than before: "
+                "another machine, device or library drew them"
+            )
+    now_files = store.read_digests().get("files", {})
+    for name in set(note.moved) & note.files.keys():
+        if name in now_files and now_files[name] != note.files[name]:
+            yield f"{name}: is not what it was before: another machine, data set or library made it"

@@ -1,0 +1,208 @@
+"""What is made from shards: tables, figure, contact sheets; and what killed processes left."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sd2eval import evaluate, report
+from sd2eval.plan import Cell
+from sd2eval.precision import Finish
+from sd2eval.records import EmissionRow, RunInfo, Score
+from sd2eval.seals import unseal
+from sd2eval.store import TEMPORARY, RunFolder
+from sd2eval.verification.findings import Finding
+from sd2eval.verification.png import png_fault
+from sd2eval.verification.record import file_fault
+from sd2eval.verification.shards import Checked
+
+TOLERANCE = 1e-9
+"""Relative, of a value: another processor sums in another order, which moved a FID by 4e-12."""
+LOOSER = 1e-6
+"""Relative, of a standard error, which moved by 2e-8 where there were fewer images than dimensions."""
+SMALLEST = 1e-12
+"""Difference of two standard errors that is none: of scores that do not vary it is mere round-off."""
+EXACT = ("n", "direction", "unit", "protocol")
+TEXTS = dict.fromkeys(("checkpoint", "metric", "direction", "unit", "protocol"), str)
+ENERGY_TEXTS = ("checkpoint", "guidance_scale", "stage", "method", "grid")
+ENERGY = ("seconds", "kwh", "kg_co2")
+Rows = dict[tuple[str, float, str], dict[str, Any]]
+
+
+def written(store: RunFolder) -> dict[Cell, int]:
+    """Return how many valid images each cell had whose results were written, as far as they can be read."""
+    found: dict[Cell, int] = {}
+    for rows in (_csv_rows(store), _json_rows(store)):
+        for (checkpoint, scale, _), row in rows.items():
+            cell = Cell(checkpoint, scale)
+            found[cell] = max(found.get(cell, 0), int(row["n"]))
+    return found
+
+
+def needed(store: RunFolder, info: RunInfo, captions: int) -> dict[tuple[str, float], int]:
+    """Return how many captions must have been drawn of each cell whose results were written."""
+    found = {}
+    for cell, n in written(store).items():
+        if cell.checkpoint not in evaluate.checkpoint_names(info) or not captions:
+            continue
+        schedule = Finish.of(info.config, captions, evaluate.planned_metrics(info, cell.checkpoint)).schedule
+        # n leaves invalid images out.
+        found[cell.checkpoint, cell.guidance_scale] = next((look for look in schedule if look >= n), captions)
+    return found
+
+
+def _csv_rows(store: RunFolder) -> Rows:
+    try:
+        frame = pd.read_csv(store.path / "results.csv", dtype=TEXTS, keep_default_na=False, na_values=["nan"])
+        return _by_key([{str(key): value for key, value in row.items()} for row in frame.to_dict("records")])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _json_rows(store: RunFolder) -> Rows:
+    try:
+        return _by_key(json.loads((store.path / "results.json").read_bytes())["scores"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _by_key(rows: Sequence[Mapping[str, Any]]) -> Rows:
+    """Return scores by cell and metric.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: a number is none.
+    """
+    found = {}
+    for row in rows:
+        one = {name: row[name] for name in Score.__dataclass_fields__}
+        one |= {name: float(one[name]) for name in ("guidance_scale", "value", "stderr")}
+        key = (str(one["checkpoint"]), one["guidance_scale"], str(one["metric"]))
+        found[key] = one | {"n": int(one["n"])}
+    return found
+
+
+def check_index(store: RunFolder) -> Iterator[Finding]:
+    """Yield what is wrong with the files of the last report that ended; without one, nothing is known."""
+    try:
+        files = unseal((store.path / report.INDEX).read_bytes(), required=True)["files"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError) as error:
+        yield Finding(path=report.INDEX, what=f"is damaged: {error}", part="table")
+        return
+    for name, sha256 in files.items():
+        fault = file_fault(store.path / name, sha256)
+        if fault:
+            yield Finding(path=name, what=fault, part="table")
+
+
+def check_results(store: RunFolder, info: RunInfo) -> Iterator[Finding]:
+    """Yield where `results.csv` and `results.json` are not what the shards give, computed again.
+
+    Raises:
+        InputError: a shard is damaged, or a metric is undefined on its features.
+    """
+    scores = [one.score for one in evaluate.measure(store, info)] if store.has("reference.npz") else []
+    right = _by_key([asdict(score) for score in scores])
+    for name, rows in (("results.csv", _csv_rows(store)), ("results.json", _json_rows(store))):
+        file = store.path / name
+        if not file.exists():
+            what = "not written yet" + ("; `report` or the sweep writes it" if right else "")
+            yield Finding(path=name, what=what, part="table", state="unfinished")
+        elif not rows and right and not _empty(file):
+            yield Finding(path=name, what="is damaged: not a table of scores", part="table")
+        else:
+            yield from _compare(name, rows, right, set(evaluate.unknown_metrics(info)))
+
+
+def _empty(file: Path) -> bool:
+    """Whether a table says, readably, that no cell was finished."""
+    return file.read_bytes().strip() == ",".join(Score.__dataclass_fields__).encode() or (
+        file.suffix == ".json" and b'"scores": []' in file.read_bytes()
+    )
+
+
+def _compare(name: str, rows: Rows, right: Rows, unknown: set[str]) -> Iterator[Finding]:
+    for (checkpoint, scale, metric), row in rows.items():
+        wanted = right.get((checkpoint, scale, metric))
+        where = f"{metric} of {checkpoint} at scale {scale:g}"
+        if wanted is None and metric not in unknown:
+            yield Finding(path=name, what=f"has {where}, which the shards do not give", part="table")
+        elif wanted is not None and not _same(row, wanted):
+            shown = f"{row['value']} ± {row['stderr']}, n {row['n']}"
+            right_one = f"{wanted['value']} ± {wanted['stderr']}, n {wanted['n']}"
+            yield Finding(path=name, what=f"{where} is {shown}; the shards give {right_one}", part="table")
+    late = len(right.keys() - rows.keys())
+    if late:
+        what = f"not up to date: lacks {late} of {len(right)} scores that the shards give"
+        yield Finding(path=name, what=what, part="table", state="unfinished")
+
+
+def _same(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether two scores are one; a value near 0 is held against its standard error."""
+    value, stderr = wanted["value"], wanted["stderr"]
+    return (
+        all(row[key] == wanted[key] for key in EXACT)
+        and math.isclose(row["value"], value, rel_tol=TOLERANCE, abs_tol=TOLERANCE * abs(stderr))
+        and math.isclose(row["stderr"], stderr, rel_tol=LOOSER, abs_tol=SMALLEST)
+    )
+
+
+def check_emissions(store: RunFolder, info: RunInfo) -> Iterator[Finding]:
+    """Yield where `emissions.csv` of a finished run is not what shards and sessions add up to."""
+    right = [asdict(row) for row in evaluate.emissions(store, info)]
+    file = store.path / "emissions.csv"
+    try:
+        frame = pd.read_csv(
+            file, dtype=dict.fromkeys(ENERGY_TEXTS, str), keep_default_na=False, na_values=["nan"]
+        )
+        rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+        same = list(frame.columns) == list(EmissionRow.__dataclass_fields__) and len(rows) == len(right)
+        same = same and all(map(_same_energy, rows, right))
+    except FileNotFoundError:
+        yield Finding(path="emissions.csv", what="is missing", part="table")
+        return
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        what = "is not what the shards and sessions add up to"
+        yield Finding(path="emissions.csv", what=what, part="table")
+
+
+def _same_energy(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a row as read, its scale a text that is empty for no cell, is the one that was computed."""
+    scale = float(row["guidance_scale"]) if row["guidance_scale"] else None
+    return (
+        scale == wanted["guidance_scale"]
+        and all(row[key] == wanted[key] for key in ENERGY_TEXTS if key != "guidance_scale")
+        and all(math.isclose(row[key], wanted[key], rel_tol=TOLERANCE) for key in ENERGY)
+    )
+
+
+def check_sheets(store: RunFolder, info: RunInfo, checked: Sequence[Checked]) -> Iterator[Finding]:
+    """Yield what is wrong with the contact sheets, which come with the first shard of a checkpoint."""
+    for one in checked:
+        if one.place.block.first != 0 or not one.scales:
+            continue
+        name = one.place.checkpoint
+        file = store.sheet(name)
+        kept = store.read_manifest(name, one.place.block).get("kept", info.config["images"])
+        fault = png_fault(file)
+        if fault and (kept != "none" or fault != "is missing"):
+            path = file.relative_to(store.path).as_posix()
+            yield Finding(path=path, what=fault, part="sheet", shard=one.place.key)
+
+
+def leftovers(store: RunFolder) -> Iterator[Finding]:
+    """Yield what killed processes left half-written; the next sweep removes it."""
+    for path in store.half_written():
+        name = path.relative_to(store.path).as_posix()
+        what = f"half-written by a process that was killed ({TEMPORARY}*); the next sweep removes it"
+        yield Finding(path=name, what=what, part="extra", state="left over")

@@ -1,0 +1,80 @@
+"""Ways to damage a run folder, and what of it was touched."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import sd2eval
+
+SMALL = ("experiment=smoke", "prompts.n=6", "shard_size=2", "progress=false")
+KINDS = {
+    "record": "run.json",
+    "digests": "digests.json",
+    "prompts": "prompts.json",
+    "reference": "reference.npz",
+    "session": "sessions/*.json",
+    "manifest": "shards/512-base/000002-000003/manifest.json",
+    "features": "shards/x4-upscaling/000004-000005/features.npz",
+    "png": "images/512-base_g3/*.png",
+    "sheet": "sheets/x4-upscaling.png",
+    "results": "results.csv",
+    "results as JSON": "results.json",
+    "emissions": "emissions.csv",
+    "front": "pareto.csv",
+    "figure": "pareto.png",
+    "vector figure": "pareto.svg",
+    "index": "report.json",
+}
+"""One file of every kind that a run folder has."""
+
+
+def make(folder: Path) -> Path:
+    """Sweep a run of 24 images in 6 shards."""
+    return sd2eval.run_sweep(*SMALL, f"out={folder}").path
+
+
+def file_of(run: Path, kind: str) -> Path:
+    """Return the first file of a kind."""
+    return sorted(run.glob(KINDS[kind]))[0]
+
+
+def copy(run: Path, to: Path) -> Path:
+    """Copy a run folder with its times."""
+    return shutil.copytree(run, to)
+
+
+def flip(file: Path, position: int) -> None:
+    """Change one bit of one byte."""
+    raw = bytearray(file.read_bytes())
+    raw[position % len(raw)] ^= 1 << position % 8
+    file.write_bytes(raw)
+
+
+def cut(file: Path, length: int) -> None:
+    """Keep the first bytes only."""
+    file.write_bytes(file.read_bytes()[:length])
+
+
+def stamps(run: Path) -> dict[str, tuple[int, bytes]]:
+    """Return time of change and content of every file of a run, its quarantine and lock left out."""
+    files = (file for file in run.rglob("*") if file.is_file() and file.name != ".lock")
+    return {
+        name: (file.stat().st_mtime_ns, file.read_bytes())
+        for file in files
+        if not (name := file.relative_to(run).as_posix()).startswith("quarantine/")
+    }
+
+
+def changed(before: dict[str, tuple[int, bytes]], run: Path) -> set[str]:
+    """Return the names of files that were written, made or removed since."""
+    after = stamps(run)
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def pixels(run: Path, digest: Callable[[Path], str]) -> dict[str, str]:
+    """Return the digest of the pixels of every PNG of a run's images."""
+    return {
+        file.relative_to(run).as_posix(): digest(file) for file in sorted((run / "images").rglob("*.png"))
+    }
