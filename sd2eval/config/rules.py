@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sd2eval.config.schema import CheckpointConfig, ProtocolConfig, SweepConfig
+from sd2eval.config.schema import CheckpointConfig, EngineConfig, ProtocolConfig, SweepConfig
 from sd2eval.errors import InputError
 from sd2eval.metrics import METRICS, ROLES
 from sd2eval.plugins import extractor_kinds
@@ -124,6 +124,19 @@ def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
             yield key, value, "at least 1"
     if not all(0 <= level < 1000 for level in config.noise_levels):
         yield "noise_levels", _list(config.noise_levels), "allowed: 0 to 999"
+    yield from _engine_faults(config.engine)
+
+
+def _engine_faults(engine: EngineConfig) -> Iterator[tuple[str, Any, str]]:
+    if engine.workers is None and engine.name != "ray":
+        yield "engine.workers", None, "say how many; only engine=ray takes as many as fit"
+    for key, least in (("cpus_per_worker", "above 0"), ("gpus_per_worker", "at least 0")):
+        value = getattr(engine, key)
+        if value is None:
+            continue
+        in_range = 0 < value < math.inf or (value == 0 and least == "at least 0")
+        if not in_range or (value > 1 and value != int(value)):
+            yield f"engine.{key}", value, f"allowed: {least}; a whole number, or a part of 1"
 
 
 def _choice_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:

@@ -134,8 +134,11 @@ class EngineConfig:
     """Who makes the shards."""
 
     name: str = _runtime()
-    workers: int = _runtime()
+    workers: int | None = _runtime()  # null: as many as fit, of `ray` only
     tries: int = _runtime()
+    address: str | None = _runtime()  # of a cluster to join; null: one of its own
+    cpus_per_worker: float = _runtime()
+    gpus_per_worker: float | None = _runtime()  # null: 1 where there are any
 
 
 @dataclass(kw_only=True)

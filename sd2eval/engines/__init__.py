@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from sd2eval.config import EngineConfig
 from sd2eval.engines.base import Assignment, Attempts, Engine
 from sd2eval.engines.local import InProcess, Processes
+from sd2eval.engines.ray import actors
 from sd2eval.networks import Networks
 from sd2eval.progress import Progress
 from sd2eval.session import Session
@@ -24,7 +25,11 @@ def opened(
         InputError: its extra is not installed, or its cluster cannot be reached.
     """
     attempts = Attempts(config.tries, progress.print)
-    if config.workers == 1:
+    if config.name == "ray":
+        with actors(config, assignment, attempts, progress, session.interrupt) as engine:
+            yield engine
+        return
+    if config.workers in (1, None):
         yield InProcess(_worker(assignment, networks, session), attempts)
         return
     processes = Processes(assignment, config.workers, attempts, progress, session.interrupt)
