@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -49,7 +50,7 @@ class Actor:
         if device == "cpu":
             torch.set_num_threads(threads)
         try:
-            see_run(assignment)
+            see_run(assignment.path, assignment.token)
             watch = _Watch(assignment)
             self._worker = enlist(assignment, torch.device(device), self._counts, watch, share)
         except InputError as error:
@@ -76,20 +77,20 @@ class Actor:
         return Answer(kind, text, *self._counts.take())
 
 
-def see_run(assignment: Assignment, seconds: float = SIGHT_SECONDS) -> None:
+def see_run(path: Path, token: str) -> None:
     """Return when this machine sees the driver's run folder.
 
     Raises:
         InputError: it has none, or another one, at that path.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SIGHT_SECONDS
     while True:
         try:
-            return check_token(assignment.path, assignment.token)
+            return check_token(path, token)
         except Stopped as stop:
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"the run folder {assignment.path} is not the driver's as seen from here "
+                    f"the run folder {path} is not the driver's as seen from here "
                     f"({TOKEN_FILE}: {stop}); put out= on a file system that all nodes share"
                 ) from stop
         time.sleep(LOOK_SECONDS)
