@@ -117,7 +117,6 @@ def _start(ray: ModuleType, config: EngineConfig, folder: str) -> None:
         log_to_driver=False,
         logging_level=logging.CRITICAL,
         _temp_dir=folder,
-        _node_ip_address="127.0.0.1",  # Ray asks nobody who they are, so nobody else may reach it
     )
 
 

@@ -71,7 +71,7 @@ def test_a_cluster_is_joined_loses_a_node_in_the_middle_and_stays(
     socket.create_connection((host, int(port)), 5).close()
 
 
-def test_a_cluster_of_its_own_is_quiet_reachable_from_here_only_and_leaves_nothing() -> None:
+def test_a_cluster_of_its_own_is_quiet_and_leaves_nothing() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     folders = set(Path("/tmp").glob("sd2eval-ray-*"))
     with ray_cluster.connected(dataclasses.replace(CONFIG, workers=3)) as ray:
@@ -79,8 +79,6 @@ def test_a_cluster_of_its_own_is_quiet_reachable_from_here_only_and_leaves_nothi
         assert any("gcs_server" in " ".join(child.cmdline()) for child in children)
         assert {child.environ()["RAY_USAGE_STATS_ENABLED"] for child in children} == {"0"}
         assert {number: signal.getsignal(number) for number in before} == before
-        (node,) = ray.nodes()
-        assert node["NodeManagerAddress"] == "127.0.0.1"
         one = ray_cluster.slot(ray, CONFIG, "cpu")
         assert (one, ray_cluster.room(ray, one)) == (Slot(1, 0), 3)
         too_much = dataclasses.replace(CONFIG, cpus_per_worker=4.0)
