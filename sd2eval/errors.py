@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,26 @@ class InputError(Exception):
 
 class Stopped(Exception):  # noqa: N818 - not an error: nothing went wrong
     """The work stopped before its end and continues when the same command is run again."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write says when the disk, the quota or the allowed size of a file is used up."""
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """Say of a full disk that the work goes on when there is room again.
+
+    Raises:
+        Stopped: in place of the OSError of a write for which there was no room.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise Stopped(f"no room on the disk{where}: {error.strerror}; make some") from error
 
 
 class Unfinished(Exception):  # noqa: N818 - the rest is done

@@ -26,6 +26,9 @@ class Display(Protocol):
     def status(self, text: str) -> None:
         """Say what is being done besides sampling."""
 
+    def print(self, message: str) -> None:
+        """Print a line of its own."""
+
     def energy(self, kwh: float, kg_co2: float, method: str) -> None:
         """Show the energy so far."""
 
@@ -40,6 +43,8 @@ class Session:
     interrupt: Interrupt
     name: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}")
     readings: list[tuple[str, EnergyReading]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the run should know about this process."""
 
     @contextmanager
     def spend(self, stage: str, checkpoint: str = "") -> Iterator[None]:
@@ -51,7 +56,17 @@ class Session:
         self.display.status("")
         self.show_energy()
         self.readings.append((checkpoint, self.meter.readings[-1]))
-        self.store.write_session(self.name, self.readings, self.meter.grid, self.meter.note)
+        self._write()
+
+    def note(self, text: str) -> None:
+        """Record something, and say it."""
+        self.notes.append(text)
+        self.display.print(text)
+        self._write()
+
+    def _write(self) -> None:
+        note = "; ".join([*filter(None, [self.meter.note]), *self.notes])
+        self.store.write_session(self.name, self.readings, self.meter.grid, note)
 
     def show_energy(self) -> None:
         """Tell the display what was spent so far by this process."""

@@ -23,7 +23,7 @@ from sd2eval.devices import device_name, keep_freed_memory, resolve_device, reso
 from sd2eval.energy import EnergyMeter
 from sd2eval.engines import failed
 from sd2eval.engines.base import Assignment, Engine, Failure, take
-from sd2eval.errors import Unfinished
+from sd2eval.errors import Unfinished, room
 from sd2eval.identity import check_reference, input_digests, reference_name, refuse_other, run_identity
 from sd2eval.interrupt import Interrupt
 from sd2eval.networks import Networks, fetch_weights, load_networks
@@ -101,7 +101,8 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
             job = Job(
                 config, definitions, weights, dataset, store, device, dtype, progress, interrupt, session
             )
-            failures = _run(job, fields)
+            with room():
+                failures = _run(job, fields)
     if failures:
         raise Unfinished(failed.sentence(store, failures))
     return report.load_run(store.path)

@@ -12,7 +12,8 @@ from sd2eval import checkpoints, images, shard
 from sd2eval.checkpoints import Checkpoint, Weights
 from sd2eval.config import CheckpointConfig, SweepConfig
 from sd2eval.dataset import Dataset
-from sd2eval.errors import Stopped
+from sd2eval.errors import Stopped, room
+from sd2eval.memory import in_smaller_batches
 from sd2eval.networks import Networks
 from sd2eval.plan import Block
 from sd2eval.records import Prompt
@@ -62,6 +63,8 @@ class Worker:
     session: Session
     fence: Fence = lambda: None
     _loaded: dict[str, Checkpoint] = field(default_factory=dict)
+    _batch_size: int | None = None
+    """What memory was enough for, when it once was not."""
 
     def run(self, task: Task) -> None:
         """Make one shard and publish it.
@@ -73,7 +76,8 @@ class Worker:
         """
         checkpoint = self._checkpoint(task.checkpoint)
         try:
-            self._make(checkpoint, task)
+            with room():
+                self._make(checkpoint, task)
         except Stopped:
             raise
         except Exception as error:
@@ -95,28 +99,53 @@ class Worker:
         prompts = self.dataset.prompts[task.block.first : task.block.last + 1]
         before = len(meter.readings)
         with meter.task("sample"):
-            rows = min(config.batch_size or BATCH_SIZE, len(prompts) * len(scales))
-            settings = shard.Settings(scales, config.sampler, config.seed, rows)
             given = shard.given(checkpoint, self.dataset, prompts, config.seed)
-            check, advance = self.session.interrupt.check, self.session.display.advance
-            latents, truncated = shard.sample_latents(
-                checkpoint, given.conditioning, prompts, settings, advance, check
-            )
+            latents, truncated = self._sample(checkpoint, given, prompts, scales)
         with meter.task("decode"):
             pixels = shard.decode(checkpoint, latents, config.protocol)
-        check()
+        self.session.interrupt.check()
         with meter.task("features"):
             arrays = shard_arrays(checkpoint, given, prompts, pixels, self.networks, config)
         with meter.task("write"):
             self._keep_images(task, prompts, pixels)
             records = shard.records(prompts, scales, pixels, truncated)
-        advance(0, len(task.block))
+        self.session.display.advance(0, len(task.block))
         self.session.show_energy()
         self.fence()
         energy = meter.readings[before:]
         self.session.store.publish(
             task.checkpoint, task.block, arrays, records, energy, scales, self.config.images
         )
+
+    def _sample(
+        self, checkpoint: Checkpoint, given: shard.Given, prompts: Sequence[Prompt], scales: Sequence[float]
+    ) -> tuple[torch.Tensor, list[bool]]:
+        """Return latents and truncations; in smaller batches once memory did not suffice."""
+        config, display = self.config, self.session.display
+        counted = 0
+
+        def advance(images: int) -> None:
+            nonlocal counted
+            counted += images
+            display.advance(images)
+
+        def attempt(rows: int) -> tuple[torch.Tensor, list[bool]]:
+            settings = shard.Settings(scales, config.sampler, config.seed, rows)
+            check = self.session.interrupt.check
+            return shard.sample_latents(checkpoint, given.conditioning, prompts, settings, advance, check)
+
+        def smaller(rows: int) -> None:
+            nonlocal counted
+            display.advance(-counted)  # they are made again
+            counted = 0
+            self.session.note(f"out of memory: from then on {rows} trajectories per UNet call")
+
+        most = len(prompts) * len(scales)
+        wanted = min(self._batch_size or config.batch_size or BATCH_SIZE, most)
+        result, rows = in_smaller_batches(attempt, wanted, smaller)
+        if rows < wanted:
+            self._batch_size = rows
+        return result
 
     def _keep_images(self, task: Task, prompts: Sequence[Prompt], pixels: shard.Pixels) -> None:
         store, keep = self.session.store, self.config.images

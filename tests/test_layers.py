@@ -35,7 +35,7 @@ sampler fixture dataset pareto plot_labels coco_check
 precision checkpoints energy progress prompts images store devices plot_curves mini.classifier
 weights.hub
 weights.hub_errors
-footprint stopping plan provenance interrupt masks noise sheet weights.published reproduction.card
+footprint memory plan provenance interrupt masks noise sheet weights.published reproduction.card
 transfer
 config
 metrics

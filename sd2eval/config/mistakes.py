@@ -167,7 +167,7 @@ def _below(group: str) -> str:
     return ", ".join(key for key in keys if key.rpartition(".")[0] == group)
 
 
-OPEN_GROUPS = ("components.", ".extractors.", "precision.")
+OPEN_GROUPS = ("components.", ".extractors.", "precision.", "engine.parameters.")
 
 
 def refuse_added(node: Any, prefix: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ CHOICES = {
     "protocol.fit": ("crop", "squash", "none"),
     "protocol.quantize": ("round", "truncate"),
     "protocol.sample_at": ("checkpoint", "protocol"),
+    "engine.cluster": ("slurm", "local"),
     "checkpoint.conditioning": ("text", "depth", "inpainting", "upscaling"),
     "checkpoint.prediction_type": ("epsilon", "v_prediction"),
     "checkpoint.text": ("open_clip", "clip"),
@@ -77,6 +79,7 @@ def _faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     yield from _metric_faults(config)
     if not re.fullmatch(r"[A-Za-z]{3}", config.energy.country):
         yield "energy.country", config.energy.country, "allowed: a three-letter ISO code, such as USA or FRA"
+    yield from _engine_faults(config.engine)
     if config.out is not None and (not config.out.strip() or Path(config.out).is_file()):
         yield "out", config.out, "a folder is needed"
 
@@ -118,25 +121,13 @@ def _number_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
     for key in ("seed", "prompts.seed"):
         if not 0 <= _get(config, key) < 2**63:
             yield key, _get(config, key), "allowed: 0 to 2**63 - 1"
-    for key in ("batch_size", "shard_size", "protocol.resolution", "engine.workers", "engine.tries"):
+    sizes = ("batch_size", "shard_size", "protocol.resolution", "engine.workers", "engine.tries")
+    for key in (*sizes, "engine.minutes", "engine.cpus_per_worker"):
         value = _get(config, key)
         if value is not None and value < 1:
             yield key, value, "at least 1"
     if not all(0 <= level < 1000 for level in config.noise_levels):
         yield "noise_levels", _list(config.noise_levels), "allowed: 0 to 999"
-    yield from _engine_faults(config.engine)
-
-
-def _engine_faults(engine: EngineConfig) -> Iterator[tuple[str, Any, str]]:
-    if engine.workers is None and engine.name != "ray":
-        yield "engine.workers", None, "say how many; only engine=ray takes as many as fit"
-    for key, least in (("cpus_per_worker", "above 0"), ("gpus_per_worker", "at least 0")):
-        value = getattr(engine, key)
-        if value is None:
-            continue
-        in_range = 0 < value < math.inf or (value == 0 and least == "at least 0")
-        if not in_range or (value > 1 and value != int(value)):
-            yield f"engine.{key}", value, f"allowed: {least}; a whole number, or a part of 1"
 
 
 def _choice_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
@@ -147,6 +138,24 @@ def _choice_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:
                 yield key, given, f"allowed: {allowed(key)}"
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
         yield "device", config.device, f"allowed: {CHOICES['device']}"
+
+
+def _engine_faults(engine: EngineConfig) -> Iterator[tuple[str, Any, str]]:
+    for field in dataclasses.fields(engine):
+        value, only = getattr(engine, field.name), field.metadata.get("engine", engine.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if engine.name not in only.split() and value != default:
+            yield (
+                f"engine.{field.name}",
+                value,
+                f"only engine={only.replace(' ', ' and ')} has it, and this is engine={engine.name}",
+            )
+    if engine.workers is None and engine.name != "ray":
+        yield "engine.workers", None, "say how many; only engine=ray takes as many as fit"
+    if engine.gpus_per_worker is None and engine.name == "slurm":
+        yield "engine.gpus_per_worker", None, "say how many; 0 for none"
+    if engine.gpus_per_worker is not None and engine.gpus_per_worker < 0:
+        yield "engine.gpus_per_worker", engine.gpus_per_worker, "at least 0"
 
 
 def _metric_faults(config: SweepConfig) -> Iterator[tuple[str, Any, str]]:

@@ -29,6 +29,12 @@ def _runtime() -> Any:
     return dataclasses.field(default=MISSING, metadata={"identity": False})
 
 
+def _of_engine(engine: str, default: Any) -> Any:
+    """Declare a runtime field of the named engines only; a mutable default is given by its maker."""
+    given = {"default_factory": default} if callable(default) else {"default": default}
+    return dataclasses.field(**given, metadata={"identity": False, "engine": engine})
+
+
 @dataclass(kw_only=True)
 class PromptsConfig:
     """Which captions."""
@@ -136,9 +142,17 @@ class EngineConfig:
     name: str = _runtime()
     workers: int | None = _runtime()  # null: as many as fit, of `ray` only
     tries: int = _runtime()
-    address: str | None = _runtime()  # of a cluster to join; null: one of its own
-    cpus_per_worker: float = _runtime()
-    gpus_per_worker: float | None = _runtime()  # null: 1 where there are any
+    address: str | None = _of_engine("ray", None)  # of a cluster to join; null: one of its own
+    cpus_per_worker: int = _of_engine("ray slurm", 1)
+    gpus_per_worker: int | None = _of_engine("ray slurm", None)  # null: 1 where there are any
+    cluster: str = _of_engine("slurm", "slurm")
+    partition: str | None = _of_engine("slurm", None)
+    account: str | None = _of_engine("slurm", None)
+    minutes: int = _of_engine("slurm", 60)
+    memory: str | None = _of_engine("slurm", None)
+    python: str | None = _of_engine("slurm", None)
+    folder: str | None = _of_engine("slurm", None)
+    parameters: dict[str, Any] = _of_engine("slurm", dict)
 
 
 @dataclass(kw_only=True)

@@ -29,9 +29,21 @@ def opened(
         with actors(config, assignment, attempts, progress, session.interrupt) as engine:
             yield engine
         return
-    if config.workers in (1, None):
+    if config.name == "slurm":
+        from sd2eval.engines.slurm import Slurm
+        from sd2eval.engines.submission import require
+
+        require(config)
+        slurm = Slurm(assignment, config, attempts, progress, session.interrupt)
+        try:
+            yield slurm
+        finally:
+            slurm.close()
+        return
+    if config.workers == 1:
         yield InProcess(_worker(assignment, networks, session), attempts)
         return
+    assert config.workers is not None  # `rules` sees to it
     processes = Processes(assignment, config.workers, attempts, progress, session.interrupt)
     try:
         yield processes

@@ -117,6 +117,8 @@ class Processes:
             self.progress.advance(*content)
         elif kind == "energy":
             self.progress.energy(*content)
+        elif kind == "print":
+            self.progress.print(f"worker {hand.index}: {content[0]}")
         elif kind == "refused":
             raise InputError(content[0])
         elif kind == "stopped":
@@ -161,6 +163,10 @@ class _Relay:
     def advance(self, images: int, captions: int = 0) -> None:
         """Pass on."""
         self._pipe.send(("advance", images, captions))
+
+    def print(self, message: str) -> None:
+        """Pass on."""
+        self._pipe.send(("print", message))
 
     def status(self, text: str) -> None:
         """Keep quiet: several workers do several things."""

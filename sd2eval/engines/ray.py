@@ -154,9 +154,10 @@ class Actors:
             if hand.asked == "place":
                 if placed or late:
                     device = _device(self.assignment.config.device, self.slot)
-                    threads = max(1, int(self.slot.cpus))
                     hand.asked = "enlist"
-                    hand.answer = hand.actor.enlist.remote(self.told, device, threads, self._share(hand))
+                    hand.answer = hand.actor.enlist.remote(
+                        self.told, device, self.slot.cpus, self._share(hand)
+                    )
             elif queue:
                 hand.task, hand.asked = queue.popleft(), "run"
                 hand.answer = hand.actor.run.remote(hand.task, self._share(hand))
@@ -194,6 +195,8 @@ class Actors:
             if version != sd2eval.__version__:
                 raise InputError(f"node {hand.host} has sd2eval {version}, its driver {sd2eval.__version__}")
             return None
+        for line in answer.lines:
+            self.progress.print(line)
         if answer.kind == "refused":
             raise InputError(answer.text)
         if answer.kind == "stopped":

@@ -32,6 +32,8 @@ class Answer(NamedTuple):
     text: str = ""
     images: int = 0
     captions: int = 0
+    lines: tuple[str, ...] = ()
+    """For the user."""
 
 
 class Actor:
@@ -101,6 +103,7 @@ class _Counts:
 
     def __init__(self) -> None:
         self.images = self.captions = 0
+        self._lines: list[str] = []
 
     def advance(self, images: int, captions: int = 0) -> None:
         """Add."""
@@ -113,10 +116,16 @@ class _Counts:
     def energy(self, kwh: float, kg_co2: float, method: str) -> None:
         """Keep quiet: the driver cannot add up what overlaps."""
 
-    def take(self) -> tuple[int, int]:
-        """Return the sums and begin again."""
-        sums, self.images, self.captions = (self.images, self.captions), 0, 0
-        return sums
+    def print(self, message: str) -> None:
+        """Keep a line for the driver."""
+        self._lines.append(message)
+
+    def take(self) -> tuple[int, int, tuple[str, ...]]:
+        """Return the sums and the lines, and begin again."""
+        taken = self.images, self.captions, tuple(self._lines)
+        self.images = self.captions = 0
+        self._lines.clear()
+        return taken
 
 
 class _Watch(Interrupt):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import signal
@@ -33,11 +32,11 @@ SILENT = {
 class Slot(NamedTuple):
     """What one worker takes of a node."""
 
-    cpus: float
-    gpus: float
+    cpus: int
+    gpus: int
 
     def __str__(self) -> str:
-        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+        return f"{self.cpus} CPU" + (f" and {self.gpus} GPU" if self.gpus else "")
 
 
 @contextmanager
@@ -75,7 +74,7 @@ def slot(ray: ModuleType, config: EngineConfig, device: str) -> Slot:
     there = ray.cluster_resources().get("GPU", 0)
     gpus = config.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if device.startswith("cuda") or (device == "auto" and there) else 0.0
+        gpus = 1 if device.startswith("cuda") or (device == "auto" and there) else 0
     if gpus and not there:
         raise InputError(f"device={device}: no node of the Ray cluster has a GPU")
     return Slot(config.cpus_per_worker, gpus)
@@ -93,8 +92,7 @@ def passed_on() -> dict[str, str]:
 
 def _fits(resources: dict[str, float], one: Slot) -> int:
     wanted = (("CPU", one.cpus), ("GPU", one.gpus))
-    # 1 GPU in tenths is 10 of them, which floating-point division would make 9.
-    return min(math.floor(resources.get(name, 0) / each + 1e-6) for name, each in wanted if each)
+    return min(int(resources.get(name, 0)) // each for name, each in wanted if each)
 
 
 def _imported() -> ModuleType:
@@ -108,7 +106,7 @@ def _imported() -> ModuleType:
 
 def _start(ray: ModuleType, config: EngineConfig, folder: str) -> None:
     # Slots for what is asked for: who wants 4 workers on 2 cores gets them, as from engine=local.
-    cpus = None if config.workers is None else math.ceil(config.workers * config.cpus_per_worker)
+    cpus = None if config.workers is None else config.workers * config.cpus_per_worker
     ray.init(
         address="local",  # None would join what RAY_ADDRESS names
         num_cpus=cpus,

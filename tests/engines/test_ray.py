@@ -33,7 +33,7 @@ from tests.engines.contract import Contract
 os.environ |= ray_cluster.SILENT  # Ray reads it at its import
 pytest.importorskip("ray", reason='Ray is an optional extra: pip install "sd2eval[ray]"')
 
-CONFIG = EngineConfig(name="ray", workers=1, tries=3, address=None, cpus_per_worker=1.0, gpus_per_worker=None)
+CONFIG = EngineConfig(name="ray", workers=1, tries=3, address=None, cpus_per_worker=1, gpus_per_worker=None)
 STORE = {"object_store_memory": 100_000_000, "num_cpus": 1}
 
 
@@ -81,7 +81,7 @@ def test_a_cluster_of_its_own_is_quiet_and_leaves_nothing() -> None:
         assert {number: signal.getsignal(number) for number in before} == before
         one = ray_cluster.slot(ray, CONFIG, "cpu")
         assert (one, ray_cluster.room(ray, one)) == (Slot(1, 0), 3)
-        too_much = dataclasses.replace(CONFIG, cpus_per_worker=4.0)
+        too_much = dataclasses.replace(CONFIG, cpus_per_worker=4)
         with pytest.raises(InputError, match=r"no node of the cluster has 4 CPU for a worker"):
             ray_engine._count(ray, too_much, Slot(4, 0), Progress(0, quiet=True))
         if "GPU" not in ray.cluster_resources():
@@ -97,10 +97,10 @@ def test_a_cluster_of_its_own_is_quiet_and_leaves_nothing() -> None:
     [
         ({"CPU": 8.0, "GPU": 2.0}, Slot(1, 1), 2),
         ({"CPU": 1.0, "GPU": 2.0}, Slot(1, 1), 1),
-        ({"CPU": 64.0, "GPU": 1.0}, Slot(1, 0.1), 10),
+        ({"CPU": 64.0, "GPU": 8.0}, Slot(4, 2), 4),
         ({"CPU": 3.0}, Slot(2, 0), 1),
         ({"CPU": 3.0}, Slot(1, 1), 0),
-        ({}, Slot(0.5, 0), 0),
+        ({}, Slot(1, 0), 0),
     ],
 )
 def test_a_node_has_room_for_whole_workers(resources: dict[str, float], one: Slot, workers: int) -> None:

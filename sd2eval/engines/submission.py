@@ -1,0 +1,171 @@
+"""Slurm as the driver sees it, through submitit: jobs are submitted, asked after, cancelled.
+
+What is alive is asked of the scheduler (`squeue`), not of its accounting, which some clusters do not keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sd2eval.config import EngineConfig
+from sd2eval.errors import InputError
+
+COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
+REQUEUES = 1000
+"""Lives of one job: how often a shard is tried is what limits it."""
+ASK_SECONDS = {"slurm": 15.0, "local": 0.2}
+"""How often the scheduler is asked; `local` are our own processes."""
+GRACE_SECONDS = 10.0
+"""How long processes of ours may take to end."""
+
+
+def require(config: EngineConfig) -> None:
+    """Refuse an engine that cannot work here, before anything begins.
+
+    Raises:
+        InputError: says what is missing and what to do.
+    """
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise InputError(
+            'engine=slurm: submitit is not installed; run: pip install "sd2eval[slurm]"'
+        ) from None
+    missing = [command for command in COMMANDS if shutil.which(command) is None]
+    if config.cluster == "slurm" and missing:
+        raise InputError(
+            f"engine=slurm: there is no Slurm on this machine ({missing[0]} is not found); run it where "
+            "jobs are submitted, or try it without Slurm: engine.cluster=local"
+        )
+
+
+class Jobs:
+    """The jobs of one driver."""
+
+    def __init__(self, config: EngineConfig, folder: Path) -> None:
+        """Log into a folder that all nodes see."""
+        self._config = config
+        self._executor = _executor(config, folder)
+        self._jobs: dict[str, Any] = {}
+        self._states: dict[str, str] = {}
+        self._asked = float("-inf")
+
+    def submit(self, functions: Sequence[Callable[[], None]]) -> None:
+        """Start a job array, one task per function.
+
+        Raises:
+            InputError: Slurm refused it; with its reason.
+        """
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+        from submitit.helpers import clean_env
+
+        try:
+            with clean_env(), _deaf_children():  # the driver may be a job itself
+                jobs = self._executor.submit_array(functions)
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise InputError(f"engine=slurm: {' '.join(str(error).split())}") from error
+        self._jobs |= {job.job_id: job for job in jobs}
+        self._states |= {job.job_id: "PENDING" for job in jobs}
+
+    def alive(self) -> dict[str, str]:
+        """Return the states of the jobs that have not ended, as of the last time that was asked."""
+        if time.monotonic() - self._asked >= ASK_SECONDS[self._config.cluster]:
+            self._states = self._ask_processes() if self._config.cluster == "local" else self._ask_slurm()
+            self._asked = time.monotonic()
+        return self._states
+
+    def why_ended(self, job: str) -> str:
+        """Return a job's last state, where accounting knows it, and its log."""
+        if job not in self._jobs:
+            return "ended"
+        state = ""
+        if self._config.cluster == "slurm":
+            with contextlib.suppress(Exception):  # a courtesy, by way of several programs
+                state = f" ({self._jobs[job].get_info(mode='force')['State']})"
+        return f"ended{state}, see {self._jobs[job].paths.stdout}"
+
+    def last_log(self) -> str:
+        """Return the path of the log of the job submitted last."""
+        return str(list(self._jobs.values())[-1].paths.stdout)
+
+    def cancel(self) -> None:
+        """Stop all jobs; processes of ours have ended then."""
+        self._asked = float("-inf")
+        if self._config.cluster == "slurm":
+            for job in self.alive():
+                self._jobs[job].cancel(check=False)
+            return
+        for job in self._ask_processes():
+            os.kill(int(job), signal.SIGTERM)  # submitit would send SIGINT, and print what that interrupts
+        end = time.monotonic() + GRACE_SECONDS
+        while self._ask_processes() and time.monotonic() < end:
+            time.sleep(0.02)
+
+    def _ask_processes(self) -> dict[str, str]:
+        return {name: "RUNNING" for name, job in self._jobs.items() if not job.done()}
+
+    def _ask_slurm(self) -> dict[str, str]:
+        if not self._jobs:
+            return {}
+        command = ["squeue", "--me", "--array", "--noheader", "--format=%F %K %T"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.returncode:  # the scheduler does not answer now: what was alive is taken for alive
+            return self._states
+        known = [line.split() for line in answer.stdout.splitlines()]
+        states = {job if index == "N/A" else f"{job}_{index}": state for job, index, state in known}
+        return {name: states[name] for name in self._jobs if name in states}
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Start processes that do not hear Ctrl-C, which a terminal sends to all of them: the driver decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _executor(config: EngineConfig, folder: Path) -> Any:
+    import submitit
+
+    if config.cluster == "local":
+        local = submitit.LocalExecutor(folder, max_num_timeout=REQUEUES, python=config.python)
+        local.update_parameters(
+            timeout_min=config.minutes, gpus_per_node=config.gpus_per_worker, stderr_to_stdout=True
+        )
+        return local
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=REQUEUES, python=config.python)
+    try:
+        executor.update_parameters(**_parameters(config, executor._valid_parameters()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"engine.parameters: {' '.join(str(error).split())}") from error
+    return executor
+
+
+def _parameters(config: EngineConfig, known: set[str]) -> dict[str, Any]:
+    """Return the settings as submitit names them; what it does not know goes to sbatch as it is."""
+    own = {
+        "job_name": "sd2eval",
+        "time": config.minutes,
+        "cpus_per_task": config.cpus_per_worker,
+        "gpus_per_node": config.gpus_per_worker or None,
+        "partition": config.partition,
+        "account": config.account,
+        "stderr_to_stdout": True,
+    }
+    given = {key: value for key, value in config.parameters.items() if key in known}
+    others = {key: value for key, value in config.parameters.items() if key not in known}
+    if config.memory is not None:
+        others["mem"] = config.memory
+    return {key: value for key, value in (own | given).items() if value is not None} | {
+        "additional_parameters": others
+    }
