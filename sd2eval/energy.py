@@ -60,7 +60,7 @@ class EnergyMeter:
         self._tracker: Any = None
         self._failed = self._sensed = False
         self._active = ""
-        self._share = share
+        self.share = share
         try:
             self.kg_per_kwh = grid_intensity(country)
         except InputError:
@@ -136,7 +136,7 @@ class EnergyMeter:
             except Exception as error:
                 self._give_up(error)
         method: Literal["measured", "estimated"] = "measured" if sensed else "estimated"
-        kwh *= self._share
+        kwh *= self.share
         kg_co2 = kwh * self.kg_per_kwh
         return EnergyReading(stage=stage, seconds=seconds, kwh=kwh, kg_co2=kg_co2, method=method)
 

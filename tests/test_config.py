@@ -51,7 +51,7 @@ protocol.perceptual.source protocol.perceptual.batch_size
 protocol.extractors.open_clip_vit_h_14.source protocol.extractors.open_clip_vit_h_14.batch_size
 checkpoint.source checkpoint.file checkpoint.revision checkpoint.components checkpoint.lora
 device batch_size shard_size images out dry_run progress energy.country
-engine.name engine.workers engine.tries
+engine.name engine.workers engine.tries engine.address
 engine.cluster engine.partition engine.account engine.minutes engine.gpus_per_worker engine.cpus_per_worker
 engine.memory engine.python engine.folder engine.parameters
 """)

@@ -150,9 +150,13 @@ def _engine_faults(engine: EngineConfig) -> Iterator[tuple[str, Any, str]]:
             yield (
                 f"engine.{field.name}",
                 value,
-                f"only engine={only[0]} has it, and this is engine={engine.name}",
+                f"only engine={' and '.join(only)} has it, and this is engine={engine.name}",
             )
-    if engine.gpus_per_worker < 0:
+    if engine.workers is None and engine.name != "ray":
+        yield "engine.workers", None, "say how many; only engine=ray takes as many as fit"
+    if engine.gpus_per_worker is None and engine.name == "slurm":
+        yield "engine.gpus_per_worker", None, "say how many; 0 for none"
+    if engine.gpus_per_worker is not None and engine.gpus_per_worker < 0:
         yield "engine.gpus_per_worker", engine.gpus_per_worker, "at least 0"
 
 

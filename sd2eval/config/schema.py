@@ -140,14 +140,15 @@ class EngineConfig:
     """Who makes the shards."""
 
     name: str = _runtime()
-    workers: int = _runtime()
+    workers: int | None = _runtime()  # null: as many as fit, of `ray` only
     tries: int = _runtime()
+    address: str | None = _of_engine("ray", None)  # of a cluster to join; null: one of its own
+    cpus_per_worker: int = _of_engine("ray slurm", 1)
+    gpus_per_worker: int | None = _of_engine("ray slurm", None)  # null: 1 where there are any
     cluster: str = _of_engine("slurm", "slurm")
     partition: str | None = _of_engine("slurm", None)
     account: str | None = _of_engine("slurm", None)
     minutes: int = _of_engine("slurm", 60)
-    gpus_per_worker: int = _of_engine("slurm", 1)
-    cpus_per_worker: int = _of_engine("slurm", 8)
     memory: str | None = _of_engine("slurm", None)
     python: str | None = _of_engine("slurm", None)
     folder: str | None = _of_engine("slurm", None)

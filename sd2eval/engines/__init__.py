@@ -12,6 +12,7 @@ from sd2eval.config import EngineConfig
 from sd2eval.engines import submission
 from sd2eval.engines.base import Assignment, Attempts, Engine
 from sd2eval.engines.local import InProcess, Processes
+from sd2eval.engines.ray import actors
 from sd2eval.networks import Networks
 from sd2eval.progress import Progress
 from sd2eval.session import Session
@@ -45,6 +46,10 @@ def opened(
     gc.collect()
     if assignment.device.type == "cuda":
         torch.cuda.empty_cache()
+    if config.name == "ray":
+        with actors(config, assignment, attempts, progress, session.interrupt) as engine:
+            yield engine
+        return
     if config.name == "slurm":
         from sd2eval.engines.slurm import Slurm
 
@@ -54,6 +59,7 @@ def opened(
         finally:
             slurm.close()
         return
+    assert config.workers is not None  # `rules` sees to it
     processes = Processes(assignment, config.workers, attempts, progress, session.interrupt)
     try:
         yield processes

@@ -139,7 +139,7 @@ class ArrayTask:
         cores, count = len(os.sched_getaffinity(0)), os.cpu_count() or 1
         local = self.engine.cluster == "local"
         if local:  # Slurm binds a job to its cores, and torch counts those
-            cores = max(1, cores // self.engine.workers)
+            cores = max(1, cores // (self.engine.workers or 1))
             torch.set_num_threads(min(cores, torch.get_num_threads()))
         watch = _Watch(self.assignment, self.driver)
         return enlist(self.assignment, device, _Log(), watch, share=min(1.0, cores / count))

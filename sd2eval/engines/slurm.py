@@ -111,7 +111,7 @@ class Slurm:
     def _staff(self, waiting: Sequence[Task], look: Look, alive: dict[str, str]) -> None:
         """Submit the tasks of the array that are missing, while there is something to take."""
         free = look.free(waiting, self.config.tries)
-        missing = min(self.config.workers - len(alive), len(free))
+        missing = min((self.config.workers or 1) - len(alive), len(free))
         self._short = self._short + 1 if missing > 0 else 0
         if missing <= 0 or (alive and self._short < 2):  # who let go of a shard takes it again at once
             return
