@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from sd2eval.plot_curves import (
 )
 from sd2eval.plot_labels import label_points
 from sd2eval.reproduction.card import published_curves as published_curves
+from sd2eval.store import write_bytes
 
 Handle = Line2D | tuple[Line2D, ...]
 """An entry of the legend; a tuple is drawn side by side under the label of its first."""
@@ -116,11 +118,12 @@ def pareto_figure(
 
 def save(figure: Figure, path_stem: Path | str) -> list[Path]:
     """Write `<path_stem>.png` and `<path_stem>.svg` and return both; equal figures give equal SVG bytes."""
-    png, svg = (Path(f"{path_stem}.{kind}") for kind in ("png", "svg"))
+    png, svg = io.BytesIO(), io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "sd2eval"}):
-        figure.savefig(png)
-        figure.savefig(svg, metadata={"Date": None})
-    return [png, svg]
+        figure.savefig(png, format="png")
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    files = {"png": png, "svg": svg}
+    return [write_bytes(Path(f"{path_stem}.{kind}"), drawn.getvalue()) for kind, drawn in files.items()]
 
 
 def _views(drawn: pd.DataFrame, published: pd.DataFrame | None) -> _Views:

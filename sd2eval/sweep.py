@@ -39,7 +39,7 @@ from sd2eval.progress import Progress
 from sd2eval.records import SCHEMA_VERSION, RunInfo
 from sd2eval.reference import reference_features
 from sd2eval.session import Session
-from sd2eval.store import RunFolder
+from sd2eval.store import DIGESTS, RunFolder
 from sd2eval.tentative import held
 from sd2eval.worker import Task
 
@@ -257,8 +257,10 @@ def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
 
 
 def finished(store: RunFolder) -> bool:
-    """Whether every cell is scored; then nothing is left to do."""
-    if not store.has("results.csv"):
+    """Whether every cell is scored and all tables were written to the end; then nothing is left to do."""
+    if not store.has("results.csv") or (
+        store.has(DIGESTS) and not store.has(report.INDEX)
+    ):  # 0.1 has neither
         return False
     info = store.read_info()
     scales = len(info.config["guidance_scales"])
