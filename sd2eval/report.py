@@ -148,6 +148,8 @@ def show(run: Run) -> None:
     for line in _unreached(run):
         console.print(line)
     _warn(console, list(evaluate.image_records(store, run.info)))
+    for note in _notes(store):
+        console.print(f"noted: {note}", markup=False)
     console.print(f"energy: {energy_note(emissions)}")
     if not (run.results.empty or _has_figure(run.results)):
         console.print("no figure: it takes a distance and a score among protocol.metrics")
@@ -162,6 +164,11 @@ def show(run: Run) -> None:
     ):
         if store.has(name):
             console.print(f"  {run.path / name}", highlight=False, soft_wrap=True)
+
+
+def _notes(store: RunFolder) -> list[str]:
+    """Return once what processes noted: less memory or disk than needed, a device that failed."""
+    return list(dict.fromkeys(note for session in store.read_sessions() for note in session.get("notes", ())))
 
 
 def _unreached(run: Run) -> list[str]:

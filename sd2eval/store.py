@@ -11,11 +11,9 @@ import io
 import json
 import os
 import shutil
-import socket
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +23,8 @@ from numpy.typing import NDArray
 
 from sd2eval.cache import cache_folder
 from sd2eval.errors import InputError
+from sd2eval.events import FILE as EVENTS
+from sd2eval.lock import held
 from sd2eval.plan import Block, Cell
 from sd2eval.records import SCHEMA_VERSION, EnergyReading, ImageRecord, Prompt, RunInfo
 from sd2eval.seals import seal, to_bytes, unseal
@@ -246,11 +246,26 @@ class RunFolder:
         return self.path / "sheets" / f"{checkpoint}.png"
 
     def write_session(
-        self, session: str, readings: Sequence[tuple[str, EnergyReading]], grid: str, note: str = ""
+        self,
+        session: str,
+        readings: Sequence[tuple[str, EnergyReading]],
+        grid: str,
+        basis: str = "",
+        notes: Sequence[str] = (),
     ) -> None:
-        """Record what a process spent outside shards, as `(checkpoint or "", reading)`, and its basis."""
+        """Record what a process spent outside shards.
+
+        Args:
+            session: its name.
+            readings: what was spent, each with the checkpoint it was spent on, or "".
+            grid: the electricity grid that is assumed.
+            basis: what of the energy was assumed and why.
+            notes: what else a reader of the run should know.
+        """
         rows = [{"checkpoint": checkpoint} | asdict(reading) for checkpoint, reading in readings]
-        self.write_sealed(f"sessions/{session}.json", {"grid": grid, "note": note, "readings": rows})
+        note = "; ".join(filter(None, [basis, *notes]))
+        record = {"grid": grid, "note": note, "notes": list(notes), "readings": rows}
+        self.write_sealed(f"sessions/{session}.json", record)
 
     def read_sessions(self) -> list[dict[str, Any]]:
         """Return all session records, in the order of their names.
@@ -301,38 +316,15 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"out={self.path}: is a file; give a folder")
-        begun = {".lock", ".writer", "sessions", "prompts.json", DIGESTS}  # before its run.json
+        begun = {".lock", ".writer", EVENTS, "sessions", "prompts.json", DIGESTS}  # before its run.json
         others = (entry.name for entry in self.path.iterdir() if not entry.name.startswith(TEMPORARY))
         foreign = sorted(set(others) - begun)
         if foreign:
             raise InputError(f"out={self.path}: holds {foreign[0]} but no run; give an empty or a new folder")
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for one writer; the lock ends with the process, however it ends.
-
-        Raises:
-            InputError: somebody else is writing here (names host, process and since when), or nobody can.
-        """
-        import fcntl
-
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / ".lock").touch()
-        except OSError as error:
-            raise InputError(f"out={self.path}: cannot be written ({error.strerror})") from error
-        with (self.path / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                raise InputError(
-                    f"{self.path}: another sweep is writing here ({file.read().strip()})"
-                ) from error
-            file.truncate(0)
-            file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {time.strftime('%F %T')}")
-            file.flush()
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the folder for one writer, see `lock.held`."""
+        return held(self.path)
 
 
 def write_bytes(path: Path, data: bytes) -> Path:

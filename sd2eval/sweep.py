@@ -7,7 +7,9 @@ does not depend on the scale, the reference is read once per machine. What is pu
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import torch
 
-from sd2eval import engines, evaluate, precision, provenance, report
+from sd2eval import __version__, engines, evaluate, precision, provenance, report
 from sd2eval.checkpoints import Weights, find_weights
 from sd2eval.config import CheckpointConfig, SweepConfig, digest, from_overrides
 from sd2eval.dataset import Dataset, load_dataset
@@ -24,6 +26,7 @@ from sd2eval.energy import EnergyMeter
 from sd2eval.engines import failed
 from sd2eval.engines.base import Assignment, Engine, Failure, take
 from sd2eval.errors import Unfinished, room
+from sd2eval.footprint import shortage
 from sd2eval.identity import (
     check_reference,
     input_digests,
@@ -98,8 +101,10 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
         if finished(store) and same_files(store.read_info(), config, definitions):
             return report.load_run(store.path)
     # Weights are fetched and recognised before anything begins, with a display of their own.
+    begin = time.monotonic()
     weights = {definition.name: find_weights(definition) for definition in definitions}
     fetch_weights(config.protocol, definitions, progress=config.progress)
+    ready = time.monotonic() - begin
     meter = EnergyMeter(config.energy.country)
     with held(store), Interrupt() as interrupt:
         store.clean()
@@ -109,11 +114,25 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
             job = Job(
                 config, definitions, weights, dataset, store, device, dtype, progress, interrupt, session
             )
-            with room():
+            with _logged(job, total - done), room():
+                found = {name: one.digest for name, one in weights.items()}
+                session.event("weights_ready", seconds=round(ready, 3), digests=found)
                 failures = _run(job, fields)
     if failures:
         raise Unfinished(failed.sentence(store, failures))
     return report.load_run(store.path)
+
+
+@contextmanager
+def _logged(job: Job, left: int) -> Iterator[None]:
+    """Log the begin and the end of a run, and say it if the disk is too small for what is left to draw."""
+    fields = {"version": __version__, "engine": job.config.engine.name, "workers": job.config.engine.workers}
+    fields |= {"device": device_name(job.device), "dtype": job.dtype, "images_left": left}
+    with job.session.logged("run_resumed" if job.store.begun else "run_begun", **fields):
+        warning = shortage(job.config, left, job.store.path)
+        if warning:
+            job.session.note(warning)
+        yield
 
 
 def _images(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -12,6 +14,8 @@ from sd2eval import checkpoints, images, shard
 from sd2eval.checkpoints import Checkpoint, Weights
 from sd2eval.config import CheckpointConfig, SweepConfig
 from sd2eval.dataset import Dataset
+from sd2eval.device_faults import device_fault
+from sd2eval.devices import device_name
 from sd2eval.errors import Stopped, room
 from sd2eval.memory import in_smaller_batches
 from sd2eval.networks import Networks
@@ -32,6 +36,13 @@ Fence: TypeAlias = Callable[[], None]
 
 class ShardFailed(Exception):  # noqa: N818 - says what happened
     """A shard could not be made; others may."""
+
+
+class DeviceLost(ShardFailed):
+    """A shard could not be made because of the accelerator: this process makes no other one."""
+
+    gone = False
+    """Whether a new process would not find the device well either."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,16 +78,24 @@ class Worker:
     """What memory was enough for, when it once was not."""
     _shown: int = 0
     """Images of the shard in the making, as far as the display counts them."""
+    _place: str = field(init=False)
+    """What it works on, asked while the device still answers."""
+
+    def __post_init__(self) -> None:
+        name = device_name(self.device)
+        self._place = name if name == str(self.device) else f"{self.device} ({name})"
 
     def run(self, task: Task) -> None:
         """Make one shard and publish it.
 
         Raises:
             InputError: the checkpoint cannot be loaded, or is not what it should be: no other shard will do.
-            ShardFailed: this shard cannot be made; from the error.
+            ShardFailed: this shard cannot be made; from the error. `DeviceLost`: nor any other one here.
             Stopped: a signal came, or another driver has taken over.
         """
         checkpoint = self._checkpoint(task.checkpoint)
+        self.session.event("shard_begun", shard=task.key, images=len(task.block) * len(task.scales))
+        begin = time.monotonic()
         try:
             with room():
                 self._make(checkpoint, task)
@@ -84,8 +103,20 @@ class Worker:
             raise
         except Exception as error:
             self.session.display.advance(-self._shown)  # they are made again, or never
-            reason = " ".join(str(error).split())[:500]
-            raise ShardFailed(f"{task.key}: {type(error).__name__}: {reason}") from error
+            raise self._failed(task, error) from error
+        self.session.event("shard_published", shard=task.key, seconds=round(time.monotonic() - begin, 3))
+
+    def _failed(self, task: Task, error: Exception) -> ShardFailed:
+        """Return what a failure means for the shard, and say it of the device where that is to blame."""
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        fault = device_fault(error)
+        if not fault:
+            return ShardFailed(f"{task.key}: {reason}")
+        where = f"{self._place} on {socket.gethostname()}"
+        self.session.note(f"{where} failed ({reason})", "device_lost", device=self._place, fault=fault)
+        lost = DeviceLost(f"{task.key}: {where}: {reason}")
+        lost.gone = fault == "gone"
+        return lost
 
     def _checkpoint(self, name: str) -> Checkpoint:
         if name not in self._loaded:
@@ -95,6 +126,7 @@ class Worker:
                 loaded = checkpoints.load(self.definitions[name], self.device, dtype, files)
                 checkpoints.check_prediction(loaded)
             self._loaded[name] = loaded
+            self.session.event("checkpoint_loaded", checkpoint=name, device=self._place, dtype=self.dtype)
         return self._loaded[name]
 
     def _make(self, checkpoint: Checkpoint, task: Task) -> None:
@@ -139,7 +171,8 @@ class Worker:
         def smaller(rows: int) -> None:
             display.advance(-self._shown)  # they are made again
             self._shown = 0
-            self.session.note(f"out of memory: from then on {rows} trajectories per UNet call")
+            text = f"out of memory: from then on {rows} trajectories per UNet call"
+            self.session.note(text, "batch_halved", rows=rows)
 
         most = len(prompts) * len(scales)
         wanted = min(self._batch_size or config.batch_size or BATCH_SIZE, most)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import sd2eval
+from sd2eval.events import FILE
 
 SMALL = ("experiment=smoke", "prompts.n=6", "shard_size=2", "progress=false")
 KINDS = {
@@ -58,8 +59,8 @@ def cut(file: Path, length: int) -> None:
 
 
 def stamps(run: Path) -> dict[str, tuple[int, bytes]]:
-    """Return time of change and content of every file of a run, its quarantine and lock left out."""
-    files = (file for file in run.rglob("*") if file.is_file() and file.name != ".lock")
+    """Return time of change and content of every file of a run, its quarantine, lock and log left out."""
+    files = (file for file in run.rglob("*") if file.is_file() and file.name not in (".lock", FILE))
     return {
         name: (file.stat().st_mtime_ns, file.read_bytes())
         for file in files

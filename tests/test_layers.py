@@ -34,14 +34,14 @@ weights.inventory
 sampler fixture dataset answers pareto plot_labels coco_check
 precision checkpoints energy progress prompts images store devices plot_curves mini.classifier
 weights.hub
-weights.hub_errors
-footprint memory plan provenance interrupt masks noise sheet weights.published reproduction.card
+weights.hub_errors device_faults
+footprint lock memory plan provenance interrupt masks noise sheet weights.published reproduction.card
 transfer
 config
 metrics
 statistics stopping weights.first_use words plugins
 records
-seals errors cache streams terminal weights
+seals errors events cache streams terminal weights
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}
 OUTSIDE = ("__init__", "__main__")  # they import lazily, or by name

@@ -38,7 +38,7 @@ def opened(
     Raises:
         InputError: its extra is not installed, or its cluster cannot be reached.
     """
-    attempts = Attempts(config.tries, progress.print)
+    attempts = Attempts(config.tries, progress.print, session.event)
     if config.name == "local" and config.workers == 1:
         yield InProcess(_worker(assignment, networks, session), attempts)
         return

@@ -21,7 +21,7 @@ from sd2eval.engines.base import Assignment, check_token, device_of, enlist
 from sd2eval.engines.claims import Claims
 from sd2eval.errors import EXIT_RESUMABLE, InputError, Stopped
 from sd2eval.interrupt import Interrupt
-from sd2eval.worker import ShardFailed, Task, Worker
+from sd2eval.worker import DeviceLost, ShardFailed, Task, Worker
 
 WHOLE = 0.7
 """Part of a job's time in which a shard must be made, loading included: the signal comes before the end."""
@@ -109,6 +109,8 @@ class ArrayTask:
             except ShardFailed as error:
                 _say(str(error))
                 self._claims.fail(self._held, str(error))
+                if isinstance(error, DeviceLost):
+                    return  # the driver submits another task
             self._made += 1
         _say("nothing is left to take")
 

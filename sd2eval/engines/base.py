@@ -111,6 +111,7 @@ def enlist(
     config, definitions = assignment.config, list(assignment.definitions.values())
     store = RunFolder(assignment.path)
     session = Session(EnergyMeter(config.energy.country, share=share), store, display, interrupt)
+    session.event("worker_started", device=str(device), share=share)
     with session.spend("setup"):
         networks = load_networks(config.protocol, definitions, device)
     for name, digest in networks.digests.items():
@@ -152,6 +153,8 @@ class Attempts:
 
     most: int
     say: Callable[[str], None]
+    log: Callable[..., None] = lambda event, **fields: None
+    """Takes events, as `Session.event`."""
 
     def __post_init__(self) -> None:
         self._reasons: dict[Task, list[str]] = {}
@@ -160,8 +163,13 @@ class Attempts:
         """Note a failure; return it as final when it was one too many."""
         reasons = self._reasons.setdefault(task, [])
         reasons.append(reason)
+        self.log("shard_failed", shard=task.key, tries=len(reasons), most=self.most, reason=reason)
         if len(reasons) < self.most:
             self.say(f"{reason}; tried again ({len(reasons)} of {self.most})")
             return None
         self.say(f"{task.key}: given up after {len(reasons)} tries")
         return Failure(task, reason, len(reasons))
+
+    def lost(self, worker: str, reason: str) -> None:
+        """Log that a worker has ended by itself."""
+        self.log("worker_lost", worker=worker, reason=reason)

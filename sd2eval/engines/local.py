@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -21,10 +21,12 @@ from sd2eval.errors import InputError, Stopped, Unfinished
 from sd2eval.interrupt import Interrupt
 from sd2eval.progress import Progress
 from sd2eval.store import RunFolder
-from sd2eval.worker import ShardFailed, Task, Worker
+from sd2eval.worker import DeviceLost, ShardFailed, Task, Worker
 
 LOOK_SECONDS = 0.5
 """How often the driver looks whether a signal came."""
+MOST_FAULTS = 2
+"""A device that fails so often in a row is left out: once may be the shard's doing."""
 
 
 @dataclass
@@ -42,6 +44,8 @@ class InProcess:
             while True:
                 try:
                     self.worker.run(task)
+                except DeviceLost as error:
+                    raise Stopped(f"this process cannot go on: {error}") from error
                 except ShardFailed as error:
                     final = self.attempts.failed(task, str(error))
                     if final is None:
@@ -96,6 +100,8 @@ class Processes:
     _hands: list[_Hand] = field(default_factory=list)
     _vain: dict[int, int] = field(default_factory=dict)
     """How often in a row the worker of each number ended before it was ready."""
+    _faults: Counter[int] = field(default_factory=Counter)
+    """How often in a row the device of each worker failed; at `MOST_FAULTS` it is left out."""
 
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
         """See `Engine.run`.
@@ -107,7 +113,8 @@ class Processes:
         if not self._hands:
             self.count = min(self.count, len(tasks))  # so that each knows its share of cores and energy
         busy = {hand.index for hand in self._hands}
-        self._hands += [self._start(index) for index in range(self.count) if index not in busy]
+        left = [index for index in range(self.count) if self._faults[index] < MOST_FAULTS]
+        self._hands += [self._start(index) for index in left if index not in busy]
         announce(self.progress, tasks, self.count)
         while queue or any(hand.task for hand in self._hands):
             self.interrupt.check()
@@ -148,7 +155,9 @@ class Processes:
             kind, *content = hand.pipe.recv()
         except (EOFError, OSError):
             return self._replace(hand)
-        if kind == "failed":
+        if kind in ("failed", "lost"):
+            if kind == "lost":
+                self._faults[hand.index] += MOST_FAULTS if content[1] else 1
             task, hand.task = hand.task, None
             assert task is not None
             return task, content[0]
@@ -163,7 +172,7 @@ class Processes:
         elif kind == "print":
             self.progress.print(f"{hand.name}: {content[0]}")
         elif kind == "done":
-            hand.task = None
+            hand.task, self._faults[hand.index] = None, 0
         else:
             raise {"refused": InputError, "stopped": Stopped}[kind](content[0])
         return None
@@ -175,6 +184,12 @@ class Processes:
         self.interrupt.check()  # all processes may have got the same signal
         if not hand.device:
             self._vain[hand.index] = self._vain.get(hand.index, 0) + 1
+        self.attempts.lost(hand.name, how)
+        if self._faults[hand.index] >= MOST_FAULTS:
+            self.attempts.say(f"{how}; its device is left out")
+            if not self._hands:
+                raise Stopped(f"no device is left: {how}")
+            return None
         if self._vain.get(hand.index, 0) < self.attempts.most:
             self._hands.append(self._start(hand.index))
         elif self._hands:

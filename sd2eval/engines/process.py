@@ -13,7 +13,6 @@ import sys
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
 import torch
 
@@ -21,7 +20,7 @@ from sd2eval.devices import device_name
 from sd2eval.engines.base import Assignment, device_of, enlist
 from sd2eval.errors import EXIT_RESUMABLE, InputError, Stopped
 from sd2eval.interrupt import Interrupt
-from sd2eval.worker import ShardFailed, Task
+from sd2eval.worker import DeviceLost, ShardFailed, Task
 
 
 @dataclass(frozen=True)
@@ -88,15 +87,11 @@ def _serve(pipe: Connection, place: Place, tasks: queue.SimpleQueue[Task]) -> No
         try:
             worker.run(tasks.get())
             pipe.send(("done",))
+        except DeviceLost as error:
+            pipe.send(("lost", str(error), error.gone))
+            raise  # its successor may find the device well
         except ShardFailed as error:
             pipe.send(("failed", str(error)))
-            if is_of_device(error.__cause__):
-                raise  # no call to this device works any more in this process; its successor may find it well
-
-
-def is_of_device(error: Any) -> bool:
-    """Say whether an error is of the accelerator itself, not of what was asked of it."""
-    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
 
 
 if __name__ == "__main__":

@@ -214,7 +214,9 @@ class Actors:
     def _replace(self, hand: _Hand, error: Exception) -> str:
         """Start another actor for one that ended, or whose node did; return what happened."""
         self._kill(hand)  # Ray may have lost sight of it only
-        reason = f"worker {hand.index}{f' on {hand.host}' if hand.host else ''} was lost ({_line(error)})"
+        name = f"worker {hand.index}{f' on {hand.host}' if hand.host else ''}"
+        reason = f"{name} was lost ({_line(error)})"
+        self.attempts.lost(name, reason)
         if hand.task is not None:
             reason = f"{hand.task.key}: {reason}"
             self._start(hand)

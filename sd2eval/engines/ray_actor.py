@@ -13,7 +13,7 @@ import sd2eval
 from sd2eval.engines.base import TOKEN_FILE, Assignment, check_token, enlist
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
-from sd2eval.worker import ShardFailed, Task, Worker
+from sd2eval.worker import DeviceLost, ShardFailed, Task, Worker
 
 LOOK_SECONDS = 0.5
 """How often a worker looks for the run folder."""
@@ -67,6 +67,8 @@ class Actor:
         self._worker.session.meter.share = share
         try:
             self._worker.run(task)
+        except DeviceLost:
+            raise  # its driver ends this process and starts another
         except ShardFailed as error:
             return self._answer("failed", str(error))
         except InputError as error:

@@ -106,7 +106,9 @@ class Slurm:
             owner = self._claims.owner(task) if task in look.claimed else None
             if owner is None or owner in alive or (owner == "" and alive):
                 continue
-            self._claims.fail(task, f"{task.key}: its worker, job {owner}, {self._jobs.why_ended(owner)}")
+            reason = self._jobs.why_ended(owner)
+            self.attempts.lost(f"job {owner}", reason)
+            self._claims.fail(task, f"{task.key}: its worker, job {owner}, {reason}")
 
     def _staff(self, waiting: Sequence[Task], look: Look, alive: dict[str, str]) -> None:
         """Submit the tasks of the array that are missing, while there is something to take."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from sd2eval import evaluate, report
+from sd2eval import evaluate, events, report
 from sd2eval.plan import Cell
 from sd2eval.precision import Finish
 from sd2eval.records import EmissionRow, RunInfo, Score
@@ -206,3 +206,7 @@ def leftovers(store: RunFolder) -> Iterator[Finding]:
         name = path.relative_to(store.path).as_posix()
         what = f"half-written by a process that was killed ({TEMPORARY}*); the next sweep removes it"
         yield Finding(path=name, what=what, part="extra", state="left over")
+    _, torn = events.read(store.path)
+    if torn:
+        what = f"{torn} lines cannot be read (a disk was full, or a machine lost power); nothing needs them"
+        yield Finding(path=events.FILE, what=what, part="extra", state="left over")
