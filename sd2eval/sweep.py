@@ -25,7 +25,7 @@ from sd2eval.devices import device_name, keep_freed_memory, resolve_device, reso
 from sd2eval.energy import EnergyMeter
 from sd2eval.engines import failed
 from sd2eval.engines.base import Assignment, Engine, Failure, take
-from sd2eval.errors import Unfinished, room
+from sd2eval.errors import Stopped, Unfinished, room
 from sd2eval.footprint import shortage
 from sd2eval.identity import (
     check_reference,
@@ -188,19 +188,26 @@ def _draw(job: Job, engine: Engine) -> list[Failure]:
     rounds = [_tasks(job, definition, failures) for definition in job.definitions]
     if not engine.parallel:
         for tasks in itertools.chain.from_iterable(rounds):
-            _note(job, failures, engine.run(tasks))
+            _note(job, failures, tasks, engine.run(tasks))
         return failures
     while rounds:
         waiting = [(one, next(one, None)) for one in rounds]
         rounds = [one for one, tasks in waiting if tasks is not None]
-        _note(job, failures, engine.run([task for _, tasks in waiting for task in tasks or []]))
+        together = [task for _, tasks in waiting for task in tasks or []]
+        _note(job, failures, together, engine.run(together))
     return failures
 
 
-def _note(job: Job, failures: list[Failure], new: Sequence[Failure]) -> None:
+def _note(job: Job, failures: list[Failure], tasks: Sequence[Task], new: Sequence[Failure]) -> None:
+    """Record what an engine gave up; a shard that it dropped silently must not look like a finished run."""
     for failure in new:
         failed.write(job.store, failure)
     failures += new
+    made = {name: set(job.store.blocks(name)) for name in {task.checkpoint for task in tasks}}
+    dropped = {task for task in tasks if task.block not in made[task.checkpoint]}
+    dropped -= {failure.task for failure in failures}
+    if dropped:
+        raise Stopped(f"{min(dropped).key} was neither made nor given up by the engine")
 
 
 def _tasks(job: Job, definition: CheckpointConfig, failures: Sequence[Failure]) -> Iterator[list[Task]]:

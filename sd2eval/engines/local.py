@@ -155,9 +155,11 @@ class Processes:
             kind, *content = hand.pipe.recv()
         except (EOFError, OSError):
             return self._replace(hand)
-        if kind in ("failed", "lost"):
-            if kind == "lost":
-                self._faults[hand.index] += MOST_FAULTS if content[1] else 1
+        if kind == "lost":
+            self._faults[hand.index] += MOST_FAULTS if content[1] else 1
+            hand.process.kill()  # its exit may hang with the device
+            return self._replace(hand, content[0])
+        if kind == "failed":
             task, hand.task = hand.task, None
             assert task is not None
             return task, content[0]
@@ -177,20 +179,20 @@ class Processes:
             raise {"refused": InputError, "stopped": Stopped}[kind](content[0])
         return None
 
-    def _replace(self, hand: _Hand) -> tuple[Task, str] | None:
-        """Start another process for one that ended by itself, unless none gets ready in its place."""
+    def _replace(self, hand: _Hand, said: str = "") -> tuple[Task, str] | None:
+        """Start another process for one that ended, unless none gets ready there or its device is lost."""
         self._hands.remove(hand)
-        how = hand.end()
+        ended = hand.end()
+        how = f"{hand.name} ended ({said})" if said else ended
         self.interrupt.check()  # all processes may have got the same signal
+        self.attempts.lost(hand.name, how)
         if not hand.device:
             self._vain[hand.index] = self._vain.get(hand.index, 0) + 1
-        self.attempts.lost(hand.name, how)
         if self._faults[hand.index] >= MOST_FAULTS:
-            self.attempts.say(f"{how}; its device is left out")
             if not self._hands:
                 raise Stopped(f"no device is left: {how}")
-            return None
-        if self._vain.get(hand.index, 0) < self.attempts.most:
+            self.attempts.say(f"{how}; its device is left out")
+        elif self._vain.get(hand.index, 0) < self.attempts.most:
             self._hands.append(self._start(hand.index))
         elif self._hands:
             self.attempts.say(f"{how}, {self._vain[hand.index]} times before it was ready; the others go on")
@@ -201,7 +203,7 @@ class Processes:
                 self.attempts.say(f"{how}; another one was started")
             return None
         self.progress.advance(-hand.images)  # they are made again
-        return hand.task, f"{hand.task.key}: {how}"
+        return hand.task, said or f"{hand.task.key}: {how}"
 
     def _start(self, index: int) -> _Hand:
         """Start a worker in a session of its own: a terminal's Ctrl-C is the driver's to decide about."""

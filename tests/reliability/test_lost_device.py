@@ -1,0 +1,73 @@
+"""A GPU that is lost: its process ends, another one makes its shard, it is named, nothing is given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sd2eval import events
+from sd2eval.store import RunFolder
+from tests.reliability.broken_device import sweep
+
+TWO = ("engine.workers=2",)
+ASSERT = "CUDA error: device-side assert triggered"
+ECC = "CUDA error: uncorrectable ECC error encountered"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("whole")
+    done = sweep(folder, "progress=false")
+    assert done.returncode == 0, done.stderr
+    return (folder / "run" / "results.csv").read_bytes()
+
+
+def named(run: Path, event: str) -> list[dict[str, object]]:
+    return [record for record in events.read(run)[0] if record["event"] == event]
+
+
+def test_workers_that_lose_their_device_or_are_killed_lose_no_shard(whole: bytes, tmp_path: Path) -> None:
+    done = sweep(tmp_path, *TWO, faults=(ASSERT, "SIGKILL"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.csv").read_bytes() == whole
+    assert "Traceback" not in done.stderr
+    (lost,) = named(tmp_path / "run", "device_lost")
+    assert (lost["device"], lost["fault"]) == ("cpu", "context")
+    reasons = [str(record["reason"]) for record in named(tmp_path / "run", "worker_lost")]
+    assert sorted("SIGKILL" in reason for reason in reasons) == [False, True]
+    failed = named(tmp_path / "run", "shard_failed")
+    begun = [record["shard"] for record in named(tmp_path / "run", "shard_begun")]
+    published = [record["shard"] for record in named(tmp_path / "run", "shard_published")]
+    assert sorted(begun) == sorted([*published, *(record["shard"] for record in failed)])
+    assert len(set(published)) == len(published) == 8
+    assert len(named(tmp_path / "run", "worker_started")) > 2  # both got a successor
+
+
+def test_a_device_that_is_gone_is_left_out_and_named(whole: bytes, tmp_path: Path) -> None:
+    done = sweep(tmp_path, *TWO, faults=(ECC,))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.csv").read_bytes() == whole
+    assert "its device is left out" in done.stderr
+    assert len(named(tmp_path / "run", "worker_started")) == 2
+    assert not (tmp_path / "run" / "failed").exists()
+    sessions = RunFolder(tmp_path / "run").read_sessions()
+    (note,) = [note for session in sessions for note in session["notes"]]
+    assert note.startswith("cpu on ")
+    assert ECC in note
+    assert f"noted: {note}" in " ".join(done.stdout.split())  # the report
+
+
+def test_where_no_device_is_left_the_run_stops_and_the_same_command_finishes(
+    whole: bytes, tmp_path: Path
+) -> None:
+    done = sweep(tmp_path, "progress=false", faults=(ECC,))
+    assert done.returncode == 75, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"AcceleratorError: {ECC}" in line
+    assert line.endswith("run the same command again to continue")
+    (stopped,) = named(tmp_path / "run", "run_stopped")
+    assert ECC in str(stopped["reason"])
+    again = sweep(tmp_path, "progress=false")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "run" / "results.csv").read_bytes() == whole
