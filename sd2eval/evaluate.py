@@ -63,6 +63,19 @@ class Samples:
         return count if there[:count].all() else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Unscored:
+    """A score that a finished cell does not have: too many of its images are invalid."""
+
+    checkpoint: str
+    guidance_scale: float
+    metric: str
+    n: int
+    """Valid images."""
+    needs: int
+    """How many the metric takes at least."""
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """One score, and how much each caption's image moved it."""
@@ -140,13 +153,17 @@ def open_scales(store: RunFolder, info: RunInfo, checkpoint: str, n: int) -> dic
         if samples.drawn(column) < n:
             continue  # it was finished at an earlier look
         rows = samples.valid[:, column] & (np.arange(len(samples.valid)) < n)
-        errors = {
-            metric.name: evaluate(metric, *samples.of(metric, column, rows), samples.groups[rows]).stderr
-            for metric in asked
-        }
+        errors = {metric.name: _stderr(metric, samples, column, rows) for metric in asked}
         if not rule.reached(n, errors):
             going[scale] = errors
     return going
+
+
+def _stderr(metric: Metric, samples: Samples, column: int, rows: NDArray[np.bool_]) -> float:
+    """Return a standard error; NaN, which is never precise enough, where too few images are valid."""
+    if rows.sum() < metric.smallest:
+        return float("nan")
+    return evaluate(metric, *samples.of(metric, column, rows), samples.groups[rows]).stderr
 
 
 def measure(store: RunFolder, info: RunInfo) -> list[Measured]:
@@ -155,7 +172,24 @@ def measure(store: RunFolder, info: RunInfo) -> list[Measured]:
     Raises:
         InputError: a shard is damaged, or a metric is undefined on its features.
     """
-    rows: list[Measured] = []
+    return [one for one in _measure(store, info) if isinstance(one, Measured)]
+
+
+def unscored(store: RunFolder, info: RunInfo, measured: Sequence[Measured]) -> list[Unscored]:
+    """Return which scores finished cells lack; `measured` is what `measure` gave.
+
+    Raises:
+        InputError: a shard is damaged, or a metric is undefined on its features.
+    """
+    scales = len(info.config["guidance_scales"])
+    planned = sum(len(planned_metrics(info, name)) for name in checkpoint_names(info)) * scales
+    if len(measured) == planned or not any(image.invalid for image in image_records(store, info)):
+        return []
+    return [one for one in _measure(store, info) if isinstance(one, Unscored)]
+
+
+def _measure(store: RunFolder, info: RunInfo) -> list[Measured | Unscored]:
+    rows: list[Measured | Unscored] = []
     drawn = [name for name in checkpoint_names(info) if store.blocks(name)]
     against = counterparts(store) if drawn else {}  # a run that was stopped early has no reference either
     for name in drawn:
@@ -165,7 +199,9 @@ def measure(store: RunFolder, info: RunInfo) -> list[Measured]:
             if n not in rule.schedule:
                 continue
             cell = list(_measure_cell(info, Cell(name, scale), samples, column))
-            if rule.reached(n, {one.score.metric: one.score.stderr for one in cell}):
+            nothing = dict.fromkeys(rule.targets, float("nan"))
+            errors = {one.score.metric: one.score.stderr for one in cell if isinstance(one, Measured)}
+            if rule.reached(n, nothing | errors):
                 rows += cell
     return rows
 
@@ -190,9 +226,14 @@ def counterparts(store: RunFolder) -> Counterparts:
     return found
 
 
-def _measure_cell(info: RunInfo, cell: Cell, samples: Samples, column: int) -> Iterator[Measured]:
+def _measure_cell(info: RunInfo, cell: Cell, samples: Samples, column: int) -> Iterator[Measured | Unscored]:
     valid = samples.valid[:, column]
     for metric in planned_metrics(info, cell.checkpoint):
+        if valid.sum() < metric.smallest:
+            yield Unscored(
+                cell.checkpoint, cell.guidance_scale, metric.name, int(valid.sum()), metric.smallest
+            )
+            continue
         found = evaluate(metric, *samples.of(metric, column, valid), samples.groups[valid])
         effects = np.zeros(len(valid))
         effects[valid] = found.influence / found.n

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -40,6 +41,12 @@ class Run:
     def results(self) -> pd.DataFrame:
         """Scores, tidy: the columns of `Score`, one row per cell and metric."""
         return pd.read_csv(self.path / "results.csv")
+
+    @cached_property
+    def unscored(self) -> list[dict[str, Any]]:
+        """Scores that finished cells lack, as fields of `evaluate.Unscored`."""
+        written = json.loads((self.path / "results.json").read_text())
+        return written.get("unscored", [])  # type: ignore[no-any-return]
 
     @cached_property
     def emissions(self) -> pd.DataFrame:
@@ -85,6 +92,7 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
     info = store.read_info()
     if measured is None:
         measured = evaluate.measure(store, info)
+    lacking = [asdict(one) for one in evaluate.unscored(store, info, measured)]
     results = tables.results_frame([*(one.score for one in measured), *_kept(store, info)])
     emissions = evaluate.emissions(store, info)
     (store.path / INDEX).unlink(missing_ok=True)  # where it is, all that it names was written to the end
@@ -93,7 +101,12 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
     )
     written = [
         store.write_json(
-            "results.json", {"schema_version": info.schema_version, "scores": results.to_dict("records")}
+            "results.json",
+            {
+                "schema_version": info.schema_version,
+                "scores": results.to_dict("records"),
+                "unscored": lacking,
+            },
         ),
         store.write_text("emissions.csv", rows.to_csv(index=False)),
     ]
@@ -142,7 +155,11 @@ def show(run: Run) -> None:
         terminal.show_whole(console, shown)
         for table in tables.further_terminal_tables(run.results):
             terminal.show_whole(console, "", table)
-    planned, scored = len(evaluate.planned_cells(run.info)), run.results.groupby(CELL).ngroups
+    lacking = _too_few(run)
+    for line in lacking.values():
+        console.print(line, markup=False)
+    planned = len(evaluate.planned_cells(run.info))
+    scored = len({*lacking, *run.results.groupby(CELL).groups})
     if scored < planned:
         console.print(f"{scored} of {planned} cells are complete; run the sweep again to continue")
     for line in _unreached(run):
@@ -169,6 +186,18 @@ def show(run: Run) -> None:
 def _notes(store: RunFolder) -> list[str]:
     """Return once what processes noted: less memory or disk than needed, a device that failed."""
     return list(dict.fromkeys(note for session in store.read_sessions() for note in session.get("notes", ())))
+
+
+def _too_few(run: Run) -> dict[tuple[str, float], str]:
+    """Return a line for each finished cell that lacks scores because of invalid images."""
+    lacking: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for one in run.unscored:
+        lacking.setdefault((one["checkpoint"], one["guidance_scale"]), []).append(one)
+    return {
+        (checkpoint, scale): f"{checkpoint} at scale {scale:g} has {ones[0]['n']} valid images, too few for "
+        + ", ".join(one["metric"] for one in ones)
+        for (checkpoint, scale), ones in lacking.items()
+    }
 
 
 def _unreached(run: Run) -> list[str]:

@@ -293,4 +293,5 @@ def finished(store: RunFolder) -> bool:
     expected = sum(
         scales * len(evaluate.planned_metrics(info, name)) for name in evaluate.checkpoint_names(info)
     )
-    return len(report.load_run(store.path).results) == expected
+    run = report.load_run(store.path)
+    return len(run.results) + len(run.unscored) == expected

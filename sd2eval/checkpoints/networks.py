@@ -98,6 +98,7 @@ def _in_folders(folders: dict[str, Path], dtype: torch.dtype) -> dict[str, Loade
 
 def _diffusers(cls: Any, dtype: torch.dtype, folder: Path) -> Any:
     model = load_whole(cls, folder, torch_dtype=dtype, low_cpu_mem_usage=False)
+    model = model.to(dtype)  # a file may mix precisions, which the library leaves as they are
     return model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
 
 
