@@ -60,7 +60,7 @@ def cut(file: Path, length: int) -> None:
 
 def stamps(run: Path) -> dict[str, tuple[int, bytes]]:
     """Return time of change and content of every file of a run, its quarantine, lock and log left out."""
-    files = (file for file in run.rglob("*") if file.is_file() and file.name not in (".lock", FILE))
+    files = (file for file in run.rglob("*") if file.is_file() and file.name not in (".lock", ".writer", FILE))
     return {
         name: (file.stat().st_mtime_ns, file.read_bytes())
         for file in files

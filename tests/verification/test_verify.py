@@ -61,7 +61,7 @@ def test_a_whole_run_is_whole_and_nothing_in_it_is_touched(whole: Path) -> None:
 def test_every_file_of_a_run_is_of_a_kind_that_is_damaged_here(whole: Path) -> None:
     known = {file for pattern in damage.KINDS.values() for file in whole.glob(pattern)}
     others = {file.relative_to(whole).parts[0] for file in whole.rglob("*") if file.is_file()}
-    assert others - {file.relative_to(whole).parts[0] for file in known} == {".lock", "events.jsonl"}
+    assert others - {file.relative_to(whole).parts[0] for file in known} == {".lock", ".writer", "events.jsonl"}
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)
