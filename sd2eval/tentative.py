@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sd2eval.errors import InputError
-from sd2eval.store import RunFolder
+from sd2eval.store import WRITER, RunFolder
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def _absent(path: Path) -> Iterator[Path]:
 
 def _withdraw(store: RunFolder, folders: Sequence[Path]) -> None:
     store.restart()
-    for name in (".lock", ".writer"):
+    for name in (".lock", WRITER):
         (store.path / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # what holds something else stays
         for folder in folders:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from sd2eval.errors import Stopped
-from sd2eval.store import RunFolder
+from sd2eval.store import CLAIMS, RunFolder
 from sd2eval.worker import Task
 
-FOLDER = "claims"
 CLAIM, FAILED, END = "claim", "failed-", "end"
 
 
@@ -51,16 +50,16 @@ class Claims:
     folder: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", self.path / FOLDER / self.token)
+        object.__setattr__(self, "folder", self.path / CLAIMS / self.token)
 
     def open(self) -> None:
         """Begin as the run folder's driver: earlier drivers are gone, and so are their claims."""
-        shutil.rmtree(self.path / FOLDER, ignore_errors=True)
+        forget(self.path)
         self.folder.mkdir(parents=True)
 
     def close(self) -> None:
         """End as the driver: workers that are left stop at their next look."""
-        shutil.rmtree(self.path / FOLDER, ignore_errors=True)
+        forget(self.path)
 
     def look(self, tasks: Sequence[Task]) -> Look:
         """Return where the tasks stand.
@@ -151,6 +150,11 @@ class Claims:
 
     def _read(self, name: str) -> dict[str, Any]:
         return json.loads((self.folder / name).read_text())  # type: ignore[no-any-return]
+
+
+def forget(path: Path) -> None:
+    """Remove all claims in a run folder: those of drivers that are gone, whose workers then stop."""
+    shutil.rmtree(path / CLAIMS, ignore_errors=True)
 
 
 def _stem(task: Task) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -65,6 +66,33 @@ def connected(config: EngineConfig) -> Iterator[ModuleType]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def require(config: EngineConfig) -> None:
+    """Refuse what cannot work, before anything begins: no Ray, or an address where nobody listens.
+
+    Raises:
+        InputError: says what is missing and what to do.
+    """
+    _imported()
+    if config.address is not None:
+        _reach(_found(config.address))
+
+
+def running(address: str) -> str | None:
+    """Return where the cluster is that an `engine.address` finds, or None where `auto` finds none."""
+    found = _found(address)
+    if found != "auto":
+        return found
+    _imported()
+    with contextlib.suppress(ImportError, AttributeError, TypeError):  # it is no promise of Ray's
+        from ray._private.services import get_ray_address_from_environment
+
+        try:
+            return str(get_ray_address_from_environment("auto", None))
+        except ConnectionError:
+            return None
+    return "auto"
+
+
 def slot(ray: ModuleType, config: EngineConfig, device: str) -> Slot:
     """Return what a worker takes; a GPU each where the cluster has any and `device` does not say otherwise.
 
@@ -120,14 +148,17 @@ def _start(ray: ModuleType, config: EngineConfig, folder: str) -> None:
 
 def _join(ray: ModuleType, address: str | None) -> None:
     assert address is not None
-    found = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
-    _reach(found)
+    _reach(_found(address))
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:  # other versions, no client
         line = " ".join(str(error).split())[:300]
         raise InputError(f"engine.address={address}: {line}") from error
+
+
+def _found(address: str) -> str:
+    return os.environ.get("RAY_ADDRESS") or address if address == "auto" else address
 
 
 def _reach(address: str) -> None:

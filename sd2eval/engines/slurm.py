@@ -21,12 +21,11 @@ from sd2eval.engines.submission import ASK_SECONDS, Jobs
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.progress import Progress
+from sd2eval.store import LOGS
 from sd2eval.worker import Task
 
 LOOK_SECONDS = 2.0
 """How often the driver looks into the run folder."""
-LOGS = "slurm"
-"""Folder in the run folder where jobs log, unless `engine.folder` says otherwise."""
 
 
 @dataclass

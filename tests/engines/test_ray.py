@@ -19,13 +19,14 @@ import torch
 from sd2eval.config import EngineConfig, from_overrides
 from sd2eval.engines import ray as ray_engine
 from sd2eval.engines import ray_actor, ray_cluster
-from sd2eval.engines.base import TOKEN_FILE, Assignment
+from sd2eval.engines.base import Assignment
 from sd2eval.engines.ray_cluster import Slot
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.mini import DATA
 from sd2eval.plan import Block
 from sd2eval.progress import Progress
+from sd2eval.store import WRITER
 from sd2eval.worker import Task
 from tests.engines.commands import SMALL, Command, Result, result
 from tests.engines.contract import Contract
@@ -40,6 +41,7 @@ STORE = {"object_store_memory": 100_000_000, "num_cpus": 1}
 class TestRay(Contract):
     words = ("engine=ray", "engine.workers=2")
     worker = r"^ray::Actor"
+    fewest = ("engine.workers=1",)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(
     monkeypatch.setattr(ray_actor, "SIGHT_SECONDS", 0)
     config, definitions = from_overrides(*SMALL)
     if there != "nothing":
-        (tmp_path / TOKEN_FILE).write_text("another")
+        (tmp_path / WRITER).write_text("another")
     path = tmp_path if there != "nothing" else tmp_path / "elsewhere"
     told = Assignment(
         config=config,

@@ -28,11 +28,18 @@ from sd2eval.report import Run
 from sd2eval.store import RunFolder
 from sd2eval.worker import Task
 from tests.engines import fake_slurm
+from tests.engines.contract import Contract
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("experiment=smoke", "checkpoints=[512-base]", "prompts.n=6", "shard_size=2", "batch_size=4")
 HERE = ("engine=slurm", "engine.cluster=local", "engine.workers=2", "engine.gpus_per_worker=0")
 KEYS = [f"512-base/{first:06d}-{first + 1:06d}" for first in (0, 2, 4)]
+
+
+class TestSlurm(Contract):
+    words = HERE
+    worker = r"submitit\.core\._submit"
+    fewest = ("engine.workers=1",)
 
 
 def sweep(out: Path, *overrides: str) -> Run:
