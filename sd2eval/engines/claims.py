@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import socket
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from sd2eval.errors import Stopped
-from sd2eval.store import CLAIMS, RunFolder
+from sd2eval.store import CLAIMS, TEMPORARY, RunFolder
 from sd2eval.worker import Task
 
-CLAIM, FAILED, END = "claim", "failed-", "end"
+CLAIM, FAILED, END, LEFT = "claim", "failed-", "end", "left"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,14 @@ class Claims:
         records = [self._read(name) for name in sorted(self._names()) if _kind(name) == END]
         return [(record["kind"], record["message"]) for record in records]
 
+    def leave(self, job: str) -> None:
+        """Tell the driver that a job ends because it was told to: nothing is wrong with it."""
+        self._write(f"{job}-{os.getpid()}.{LEFT}", {})
+
+    def left(self) -> int:
+        """Return how many jobs told that with `leave`."""
+        return sum(_kind(name) == LEFT for name in self._names())
+
     def _names(self) -> set[str]:
         try:
             return {entry.name for entry in os.scandir(self.folder) if not entry.name.startswith(".")}
@@ -154,7 +163,10 @@ class Claims:
 
 def forget(path: Path) -> None:
     """Remove all claims in a run folder: those of drivers that are gone, whose workers then stop."""
-    shutil.rmtree(path / CLAIMS, ignore_errors=True)
+    aside = path / f"{TEMPORARY}{CLAIMS}-{uuid.uuid4().hex[:8]}"  # nobody writes into it any more
+    with contextlib.suppress(FileNotFoundError):
+        (path / CLAIMS).rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _stem(task: Task) -> str:

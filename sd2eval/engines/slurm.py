@@ -43,7 +43,9 @@ class Slurm:
     _short: int = 0
     """Looks in a row at which jobs were missing."""
     _fruitless: int = 0
-    """Submissions in a row after which nothing was made, or failed."""
+    """Submissions in a row after which nothing was made, or failed, and no job was told to end."""
+    _left: int = 0
+    """Jobs that were told to end, by preemption for example."""
 
     def __post_init__(self) -> None:
         folder = self.config.folder
@@ -85,6 +87,9 @@ class Slurm:
             raise {"InputError": InputError, "Stopped": Stopped}[kind](message)
 
     def _count(self, look: Look) -> None:
+        left = self._claims.left()
+        if left > self._left:
+            self._fruitless, self._left = 0, left
         for task in sorted(look.made):
             self._fruitless = 0
             self.progress.advance(len(task.block) * len(task.scales), len(task.block))
