@@ -121,6 +121,7 @@ def result(out: Path) -> Result:
             assert digest(load_rgb(store.image_folder(Cell(name, scale)) / f"{caption}.png")) == sha256
     assert not list(out.rglob("*tmp*"))
     assert not (out / "failed").exists()
+    assert not (out / "claims").exists()
     return Result((out / "results.csv").read_bytes(), images)
 
 

@@ -68,7 +68,7 @@ class Nursery:
             start_new_session=True,
         )
         threading.Thread(target=self._listen, daemon=True).start()
-        atexit.register(self._process.kill)
+        atexit.register(self._end)
 
     def bear(self, words: list[str], cwd: Path, environment: dict[str, str], log: Path) -> Born:
         """Start a command."""
@@ -80,6 +80,11 @@ class Nursery:
             self._process.stdin.flush()
             assert self._news.wait_for(lambda: len(self._pids) > known, timeout=120)
             return Born(self, self._pids[-1])
+
+    def _end(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(10)
 
     def _listen(self) -> None:
         assert self._process.stdout
