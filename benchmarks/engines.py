@@ -1,10 +1,18 @@
-"""What more worker processes gain on this machine, and how cost grows with the number of captions.
+"""How the cost of a sweep grows with the captions and the workers, measured here and modelled beyond.
 
-    python benchmarks/engines.py --captions 16 --workers 1 2 4 --times 1 2 4 --pairs 2
+    python benchmarks/engines.py --captions 16 --workers 1 2 4 --times 1 2 4 8 --rounds 2
+    python benchmarks/engines.py sampler.steps=10 ...    # words of the sweep come first
 
-Each measurement is a whole `sweep` command of the mini 512-base at eight scales, start and scores included,
-in shards of four captions; the worker counts alternate A B B A. CPU seconds are those of the command and of
-the processes that it waited for. Prints a Markdown table of medians.
+Each measurement is a whole `sweep` command of `experiment=smoke` with the mini family: start, reference (from
+the cache), images, scores. The worker counts go up and down again (A B B A) in each round, medians are
+printed. CPU seconds are those of the command and of all processes that it waited for.
+
+The model, fitted to the measured rows by least squares with no negative cost, for W workers on C cores:
+
+    wall = once + start * W / min(W, C) + image * images / min(W, C)
+    CPU  = once + start * W             + image * images
+
+where nothing is started for one worker, which is the command itself.
 """
 
 from __future__ import annotations
@@ -17,52 +25,138 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from scipy.optimize import nnls
 
-def main() -> None:
+HEAD = "| | captions | images | workers | cores | wall s | CPU s | images per wall s |"
+RULE = "|---" + "|---:" * 7 + "|"
+IMAGES_PER_CAPTION = 4
+"""Two checkpoints at two scales."""
+
+
+@dataclass(frozen=True)
+class Row:
+    captions: int
+    workers: int
+    cores: int
+    wall: float
+    cpu: float
+    source: str = "measured"
+
+    @property
+    def images(self) -> int:
+        return IMAGES_PER_CAPTION * self.captions
+
+    def __str__(self) -> str:
+        cells = (self.source, self.captions, self.images, self.workers, self.cores)
+        costs = (f"{self.wall:.1f}", f"{self.cpu:.1f}", f"{self.images / self.wall:.2f}")
+        return f"| {' | '.join(map(str, cells + costs))} |"
+
+
+@dataclass(frozen=True)
+class Model:
+    """Seconds: once, per worker that is started, per image."""
+
+    wall: tuple[float, float, float]
+    cpu: tuple[float, float, float]
+
+    def row(self, captions: int, workers: int, cores: int) -> Row:
+        one = Row(captions, workers, cores, 0, 0, "modelled")
+        wall, cpu = (float(np.dot(terms, cost)) for terms, cost in zip(_terms(one), self._costs, strict=True))
+        return Row(captions, workers, cores, wall, cpu, "modelled")
+
+    @property
+    def _costs(self) -> tuple[tuple[float, float, float], ...]:
+        return self.wall, self.cpu
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--captions", type=int, default=16)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--times", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--pairs", type=int, default=2, help="rounds of A B B A")
-    parser.add_argument("words", nargs="*", help="more words of the sweep, such as engine=ray")
-    arguments = parser.parse_args()
-    print("| captions | images | workers | wall s | CPU s | images/s | CPU s per image |")
-    print("|---:|---:|---:|---:|---:|---:|---:|")
-    measured(16, 1, 2, arguments.words)  # warm-up: the caches of reference and of files
-    for times in arguments.times:
-        captions = times * arguments.captions
-        timings: dict[int, list[tuple[float, float]]] = {workers: [] for workers in arguments.workers}
-        for _ in range(arguments.pairs):
-            for workers in (*arguments.workers, *reversed(arguments.workers)):
-                timings[workers].append(measured(captions, workers, arguments.steps, arguments.words))
-        for workers, pairs in timings.items():
-            wall, cpu = (statistics.median(pair[index] for pair in pairs) for index in (0, 1))
-            images = 8 * captions
-            print(
-                f"| {captions} | {images} | {workers} | {wall:.1f} | {cpu:.1f} | {images / wall:.2f} "
-                f"| {cpu / images:.3f} |",
-                flush=True,
-            )
-    print(f"\n{os.cpu_count()} cores, {load():.1f} processes running on average in the last minute")
+    parser.add_argument("--captions", type=int, default=16, help="of one time")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--times", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--rounds", type=int, default=2, help="of A B B A")
+    parser.add_argument("--once", action="store_true", help="each size once, after no warm-up")
+    parser.add_argument("--beyond-workers", type=int, nargs="+", default=[8, 32], help="modelled")
+    parser.add_argument("--beyond-times", type=int, nargs="+", default=[8, 64], help="modelled")
+    given, words = parser.parse_known_args(arguments)
+    cores = len(os.sched_getaffinity(0))
+    if not given.once:
+        measured(given.captions, 1, words)  # the caches of the reference and of files
+    print(f"{HEAD}\n{RULE}", flush=True)
+    rows = []
+    for times in given.times:
+        captions = times * given.captions
+        for workers, costs in _timings(given, captions, words).items():
+            wall, cpu = (statistics.median(cost[index] for cost in costs) for index in (0, 1))
+            rows.append(Row(captions, workers, cores, wall, cpu))
+            print(rows[-1], flush=True)
+    model = fitted(rows)
+    for row in rows:
+        print(model.row(row.captions, row.workers, cores))
+    for workers in given.beyond_workers:
+        for times in given.beyond_times:
+            print(model.row(times * given.captions, workers, workers))
+    for name, cost in (("Wall", model.wall), ("CPU", model.cpu)):
+        once, start, image = cost
+        print(f"\n{name}: {once:.1f} s once, {start:.1f} s per worker, {image:.3f} s per image; ", end="")
+        print(f"off by {_off(model, rows, name.lower()):.0%} of a measured row at most.")
+    print(
+        "\nModelled rows with other numbers of workers than the measured ones have a core for each worker.\n"
+        f"{cores} cores, {os.getloadavg()[0]:.1f} processes running on average in the last minute."
+    )
 
 
-def measured(captions: int, workers: int, steps: int, words: list[str]) -> tuple[float, float]:
-    """Run one sweep of eight scales and return its wall and CPU seconds."""
+def fitted(rows: Sequence[Row]) -> Model:
+    """Return the model with the smallest relative squared errors."""
+    found = []
+    for kind, name in enumerate(("wall", "cpu")):
+        values = np.array([getattr(row, name) for row in rows])
+        terms = np.array([_terms(row)[kind] for row in rows])
+        once, start, image = nnls(terms / values[:, None], np.ones(len(rows)))[0]
+        found.append((float(once), float(start), float(image)))
+    return Model(*found)
+
+
+def measured(captions: int, workers: int, words: Sequence[str]) -> tuple[float, float]:
+    """Run one sweep and return its wall and CPU seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "sd2eval", "sweep", "checkpoints=[512-base]", "progress=false"]
-        command += [f"prompts.n={captions}", f"sampler.steps={steps}", "shard_size=4", "images=none"]
-        command += [f"out={Path(folder) / 'run'}", f"engine.workers={workers}", "device=cpu", *words]
+        command = [sys.executable, "-m", "sd2eval", "sweep", "experiment=smoke", "progress=false"]
+        command += [f"prompts.n={captions}", "shard_size=4", "images=none", "device=cpu", *words]
+        command += [f"out={Path(folder) / 'run'}", f"engine.workers={workers}"]
         before, begin = _cpu_seconds(), time.perf_counter()
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - begin, _cpu_seconds() - before
 
 
-def load() -> float:
-    """Return the load average of the last minute: 1 per core is this benchmark alone."""
-    return os.getloadavg()[0]
+def _timings(
+    given: argparse.Namespace, captions: int, words: Sequence[str]
+) -> dict[int, list[tuple[float, float]]]:
+    found: dict[int, list[tuple[float, float]]] = {workers: [] for workers in given.workers}
+    order = given.workers if given.once else [*given.workers, *reversed(given.workers)]
+    for _ in range(1 if given.once else given.rounds):
+        for workers in order:
+            found[workers].append(measured(captions, workers, words))
+    return found
+
+
+def _terms(row: Row) -> tuple[list[float], list[float]]:
+    """Return what wall and CPU seconds are sums of."""
+    at_once = min(row.workers, row.cores)
+    started = row.workers if row.workers > 1 else 0
+    return [1, started / at_once, row.images / at_once], [1, started, row.images]
+
+
+def _off(model: Model, rows: Sequence[Row], name: str) -> float:
+    """Return the largest relative error of the model."""
+    return max(
+        abs(getattr(model.row(row.captions, row.workers, row.cores), name) / getattr(row, name) - 1)
+        for row in rows
+    )
 
 
 def _cpu_seconds() -> float:

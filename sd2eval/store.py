@@ -35,6 +35,8 @@ Arrays = Mapping[str, NDArray[Any]]
 TEMPORARY = ".tmp-"
 DIGESTS = "digests.json"
 """Sealed: the SHA-256 of each file that is written once, and `run.json` a second time."""
+WRITER, CLAIMS, FAILED, LOGS = ".writer", "claims", "failed", "slurm"
+"""What engines put there: the driver's token, who makes which shard, what was given up, what jobs printed."""
 WAY_OUT = "`python -m sd2eval verify {} --repair` moves it aside and makes it again"
 
 
@@ -316,7 +318,8 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise InputError(f"out={self.path}: is a file; give a folder")
-        begun = {".lock", ".writer", EVENTS, "sessions", "prompts.json", DIGESTS}  # before its run.json
+        begun = {".lock", EVENTS, "sessions", "prompts.json", DIGESTS}  # before its run.json
+        begun |= {WRITER, CLAIMS, FAILED, LOGS}
         others = (entry.name for entry in self.path.iterdir() if not entry.name.startswith(TEMPORARY))
         foreign = sorted(set(others) - begun)
         if foreign:

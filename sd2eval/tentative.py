@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sd2eval.errors import InputError
 from sd2eval.events import FILE as EVENTS
-from sd2eval.store import RunFolder
+from sd2eval.store import WRITER, RunFolder
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def _absent(path: Path) -> Iterator[Path]:
 
 def _withdraw(store: RunFolder, folders: Sequence[Path]) -> None:
     store.restart()
-    for name in (".lock", ".writer", EVENTS):
+    for name in (".lock", WRITER, EVENTS):
         (store.path / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # what holds something else stays
         for folder in folders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,22 @@ def make(folder: Path) -> Path:
     return sd2eval.run_sweep(*SMALL, f"out={folder}").path
 
 
+def leave(run: Path) -> dict[str, str]:
+    """Leave what engines leave in the folder of a run that is not finished, and return it by name."""
+    failure = {"checkpoint": "x4-upscaling", "captions": [2, 3], "attempts": 3, "reason": "no GPU is left"}
+    left = {
+        ".writer": "token",
+        "claims/token/x4-upscaling-000002-000003.claim": "{",
+        "failed/x4-upscaling-000002-000003.json": json.dumps(failure),
+        "slurm/7_0_0_log.out": "sd2eval: x4-upscaling/000002-000003",
+        "slurm/7_submitted.pkl": "",
+    }
+    for name, text in left.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(text)
+    return left
+
+
 def file_of(run: Path, kind: str) -> Path:
     """Return the first file of a kind."""
     return sorted(run.glob(KINDS[kind]))[0]
@@ -59,8 +76,10 @@ def cut(file: Path, length: int) -> None:
 
 
 def stamps(run: Path) -> dict[str, tuple[int, bytes]]:
-    """Return time of change and content of every file of a run, its quarantine, lock and log left out."""
-    files = (file for file in run.rglob("*") if file.is_file() and file.name not in (".lock", ".writer", FILE))
+    """Return time of change and content of every file; not of the quarantine, the log, nor who has it now."""
+    files = (
+        file for file in run.rglob("*") if file.is_file() and file.name not in (".lock", ".writer", FILE)
+    )
     return {
         name: (file.stat().st_mtime_ns, file.read_bytes())
         for file in files

@@ -35,11 +35,18 @@ def test_a_recipe_takes_what_exists_and_all_that_is_installed(recipe: str) -> No
     assert taken == {"sd2eval", *folders, "pyproject.toml", project["readme"], *project["license-files"]}
 
 
+def test_the_images_context_is_what_it_copies() -> None:
+    lines = (ROOT / "containers" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert lines[1] == "*"
+    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied("Dockerfile")
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_installs_an_extra_that_is_declared_on_a_python_that_is_supported(recipe: str) -> None:
     text = (ROOT / "containers" / recipe).read_text()
     (extras,) = re.findall(r'pip install --no-cache-dir "/opt/sd2eval\[([\w,]+)\]"', text)
     assert set(extras.split(",")) <= PROJECT["project"]["optional-dependencies"].keys()
+    assert set(extras.split(",")) == {"ray", "slurm"}  # docs/clusters.md has both in a container
     (version,) = re.findall(r"(?:FROM|From:) python:([\d.]+)-slim", text)
     assert f"Programming Language :: Python :: {version}" in PROJECT["project"]["classifiers"]
 

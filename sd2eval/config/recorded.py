@@ -10,6 +10,7 @@ from sd2eval.config.schema import (
     CheckpointConfig,
     DataConfig,
     EnergyConfig,
+    EngineConfig,
     ExtractorConfig,
     PromptsConfig,
     ProtocolConfig,
@@ -24,19 +25,23 @@ GROUPS: dict[str, type[Any]] = {
     "data": DataConfig,
     "protocol": ProtocolConfig,
     "energy": EnergyConfig,
+    "engine": EngineConfig,
     "checkpoint": CheckpointConfig,
     **dict.fromkeys(("distance", "score", "perceptual"), ExtractorConfig),
 }
 """Fields that are dataclasses themselves."""
 
+HERE = EngineConfig(name="local", workers=1, tries=3)
+"""The engine that needs nothing."""
+
 
 def recorded(config: Mapping[str, Any]) -> tuple[SweepConfig, list[CheckpointConfig]]:
-    """Return what `sweep` takes, from the config of a `run.json`.
+    """Return what `sweep` takes, from the config of a `run.json`, for this process: any engine goes on.
 
     Raises:
         InputError: another version of sd2eval wrote it, with other keys.
     """
-    own = dict(config)
+    own = dict(config) | {"engine": dataclasses.asdict(HERE)}
     try:
         definitions = [CheckpointConfig(**one) for one in own.pop("checkpoint_definitions").values()]
         return _built(SweepConfig, own), definitions

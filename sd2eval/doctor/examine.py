@@ -202,6 +202,15 @@ def _caches(known: Known) -> Iterator[Finding]:
     yield from files.cache("other weights", "TORCH_HOME", torch_hub_folder(), needed=others)
 
 
+def _engine(known: Known) -> Iterator[Finding]:
+    if not (known.plan and known.importable):
+        yield _not_checked("engine")
+        return
+    from sd2eval.doctor import engine
+
+    yield from engine.engine(known.plan.config.engine, known.plan.folder)
+
+
 def _energy(known: Known) -> Iterator[Finding]:
     from sd2eval.doctor import room
 
@@ -225,6 +234,7 @@ PLAN_CHECKS: tuple[tuple[str, Check, float], ...] = (
     ("data", _data, LONG_SECONDS),
     ("weights", _weights, LONG_SECONDS),
     ("hub", _hub, LONG_SECONDS),
+    ("engine", _engine, LONG_SECONDS),
     ("memory", _memory, SECONDS),
     ("disk", _disk, SECONDS),
     ("run_folder", _run_folder, SECONDS),

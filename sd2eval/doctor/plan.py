@@ -62,9 +62,10 @@ def recorded(store: RunFolder) -> Plan:
         InputError: its record is damaged, or of another version of sd2eval.
     """
     from sd2eval.config import CheckpointConfig, SweepConfig
+    from sd2eval.config.recorded import HERE
     from sd2eval.errors import InputError
 
-    settings = store.read_info().config
+    settings = {"engine": dataclasses.asdict(HERE)} | store.read_info().config  # the first versions had none
     try:
         definitions = [CheckpointConfig(**known) for known in settings["checkpoint_definitions"].values()]
         return _planned(_built(SweepConfig, settings), definitions, store.path)
@@ -93,32 +94,16 @@ def _planned(config: SweepConfig, definitions: list[CheckpointConfig], named: Pa
 
 def _built(kind: type[Any], values: dict[str, Any]) -> Any:
     """Return a config dataclass from the dictionary that `asdict` made; what it does not know is left out."""
-    from sd2eval.config import (
-        CheckpointConfig,
-        DataConfig,
-        EnergyConfig,
-        ExtractorConfig,
-        PromptsConfig,
-        ProtocolConfig,
-        SamplerConfig,
-    )
+    from sd2eval.config import ExtractorConfig
+    from sd2eval.config.recorded import GROUPS
 
-    groups: dict[str, type[Any]] = {
-        "data": DataConfig,
-        "energy": EnergyConfig,
-        "prompts": PromptsConfig,
-        "protocol": ProtocolConfig,
-        "sampler": SamplerConfig,
-        "checkpoint": CheckpointConfig,
-        **dict.fromkeys(("distance", "score", "perceptual"), ExtractorConfig),
-    }
     found = {}
     for field in dataclasses.fields(kind):
         if field.name not in values:
             continue
         value = values[field.name]
-        if field.name in groups and isinstance(value, dict):
-            value = _built(groups[field.name], value)
+        if field.name in GROUPS and isinstance(value, dict):
+            value = _built(GROUPS[field.name], value)
         if field.name == "extractors":
             value = {name: _built(ExtractorConfig, settings) for name, settings in value.items()}
         found[field.name] = value

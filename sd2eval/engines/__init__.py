@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from sd2eval.config import EngineConfig
-from sd2eval.engines import submission
+from sd2eval.engines import claims, ray_cluster, submission
 from sd2eval.engines.base import Assignment, Attempts, Engine
 from sd2eval.engines.local import InProcess, Processes
 from sd2eval.engines.ray import actors
@@ -27,6 +27,8 @@ def require(config: EngineConfig) -> None:
     """
     if config.name == "slurm":
         submission.require(config)
+    if config.name == "ray":
+        ray_cluster.require(config)
 
 
 @contextmanager
@@ -39,6 +41,7 @@ def opened(
         InputError: its extra is not installed, or its cluster cannot be reached.
     """
     attempts = Attempts(config.tries, progress.print, session.event)
+    claims.forget(assignment.path)
     if config.name == "local" and config.workers == 1:
         yield InProcess(_worker(assignment, networks, session), attempts)
         return

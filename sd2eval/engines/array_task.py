@@ -83,6 +83,8 @@ class ArrayTask:
     def _leave(self, number: int, frame: FrameType | None) -> NoReturn:
         """End there and then: a shard is published whole or not at all, and libraries swallow exceptions."""
         self._give_back()
+        with contextlib.suppress(Stopped, OSError):
+            self._claims.leave(self._job)
         _say(f"ended by {signal.Signals(number).name}")
         os._exit(EXIT_RESUMABLE)
 

@@ -25,10 +25,8 @@ from sd2eval.interrupt import Interrupt
 from sd2eval.networks import load_networks
 from sd2eval.progress import Progress
 from sd2eval.session import Display, Session
-from sd2eval.store import RunFolder, write_bytes
+from sd2eval.store import WRITER, RunFolder, write_bytes
 from sd2eval.worker import Task, Worker
-
-TOKEN_FILE = ".writer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +74,14 @@ class Assignment:
 def take(store: RunFolder) -> str:
     """Become the folder's one driver and return the token of its workers; the caller holds the lock."""
     token = uuid.uuid4().hex
-    write_bytes(store.path / TOKEN_FILE, token.encode())
+    write_bytes(store.path / WRITER, token.encode())
     return token
 
 
 def check_token(path: Path, token: str) -> None:
     """Raise `Stopped` unless the run folder's driver is still the one that gave the token."""
     try:
-        current = (path / TOKEN_FILE).read_text()
+        current = (path / WRITER).read_text()
     except OSError as error:
         raise Stopped(f"the run folder {path} is gone ({error.strerror})") from error
     if current != token:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import socket
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from sd2eval.errors import Stopped
-from sd2eval.store import RunFolder
+from sd2eval.store import CLAIMS, TEMPORARY, RunFolder
 from sd2eval.worker import Task
 
-FOLDER = "claims"
-CLAIM, FAILED, END = "claim", "failed-", "end"
+CLAIM, FAILED, END, LEFT = "claim", "failed-", "end", "left"
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class Claims:
     folder: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", self.path / FOLDER / self.token)
+        object.__setattr__(self, "folder", self.path / CLAIMS / self.token)
 
     def open(self) -> None:
         """Begin as the run folder's driver: earlier drivers are gone, and so are their claims."""
-        shutil.rmtree(self.path / FOLDER, ignore_errors=True)
+        forget(self.path)
         self.folder.mkdir(parents=True)
 
     def close(self) -> None:
         """End as the driver: workers that are left stop at their next look."""
-        shutil.rmtree(self.path / FOLDER, ignore_errors=True)
+        forget(self.path)
 
     def look(self, tasks: Sequence[Task]) -> Look:
         """Return where the tasks stand.
@@ -131,6 +131,14 @@ class Claims:
         records = [self._read(name) for name in sorted(self._names()) if _kind(name) == END]
         return [(record["kind"], record["message"]) for record in records]
 
+    def leave(self, job: str) -> None:
+        """Tell the driver that a job ends because it was told to: nothing is wrong with it."""
+        self._write(f"{job}-{os.getpid()}.{LEFT}", {})
+
+    def left(self) -> int:
+        """Return how many jobs told that with `leave`."""
+        return sum(_kind(name) == LEFT for name in self._names())
+
     def _names(self) -> set[str]:
         try:
             return {entry.name for entry in os.scandir(self.folder) if not entry.name.startswith(".")}
@@ -151,6 +159,14 @@ class Claims:
 
     def _read(self, name: str) -> dict[str, Any]:
         return json.loads((self.folder / name).read_text())  # type: ignore[no-any-return]
+
+
+def forget(path: Path) -> None:
+    """Remove all claims in a run folder: those of drivers that are gone, whose workers then stop."""
+    aside = path / f"{TEMPORARY}{CLAIMS}-{uuid.uuid4().hex[:8]}"  # nobody writes into it any more
+    with contextlib.suppress(FileNotFoundError):
+        (path / CLAIMS).rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _stem(task: Task) -> str:

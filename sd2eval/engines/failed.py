@@ -6,15 +6,13 @@ import shutil
 from collections.abc import Sequence
 
 from sd2eval.engines.base import Failure
-from sd2eval.store import RunFolder
-
-FOLDER = "failed"
+from sd2eval.store import FAILED, RunFolder
 
 
 def write(store: RunFolder, failure: Failure) -> None:
     """Record a shard that was given up."""
     store.write_json(
-        f"{FOLDER}/{failure.task.checkpoint}-{failure.task.block.key}.json",
+        f"{FAILED}/{failure.task.checkpoint}-{failure.task.block.key}.json",
         {
             "checkpoint": failure.task.checkpoint,
             "captions": [failure.task.block.first, failure.task.block.last],
@@ -27,7 +25,7 @@ def write(store: RunFolder, failure: Failure) -> None:
 
 def clear(store: RunFolder) -> None:
     """Forget what an earlier attempt gave up: all of it is tried again."""
-    shutil.rmtree(store.path / FOLDER, ignore_errors=True)
+    shutil.rmtree(store.path / FAILED, ignore_errors=True)
 
 
 def sentence(store: RunFolder, failures: Sequence[Failure]) -> str:
@@ -35,5 +33,5 @@ def sentence(store: RunFolder, failures: Sequence[Failure]) -> str:
     shards = "1 shard was" if len(failures) == 1 else f"{len(failures)} shards were"
     return (
         f"{shards} given up, the others are finished (first: {failures[0].reason}); see "
-        f"{store.path / FOLDER}, and run the same command again to try once more"
+        f"{store.path / FAILED}, and run the same command again to try once more"
     )

@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 
 import sd2eval
-from sd2eval.engines.base import TOKEN_FILE, Assignment, check_token, enlist
+from sd2eval.engines.base import Assignment, check_token, enlist
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
+from sd2eval.store import WRITER
 from sd2eval.worker import DeviceLost, ShardFailed, Task, Worker
 
 LOOK_SECONDS = 0.5
@@ -95,7 +96,7 @@ def see_run(path: Path, token: str) -> None:
             if time.monotonic() > deadline:
                 raise InputError(
                     f"the run folder {path} is not the driver's as seen from here "
-                    f"({TOKEN_FILE}: {stop}); put out= on a file system that all nodes share"
+                    f"({WRITER}: {stop}); put out= on a file system that all nodes share"
                 ) from stop
         time.sleep(LOOK_SECONDS)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -11,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,6 +22,8 @@ from sd2eval.errors import InputError
 
 CONNECT_SECONDS = 5.0
 """Ray itself needs minutes to find that nobody listens, and then ends the process."""
+PLACE, PREFIX, LOCK = "/tmp", "sd2eval-ray-", "driver"
+"""Of our cluster's folder; a short path, because Ray puts sockets into it."""
 STORE_BYTES = 200_000_000
 """Of the object store of a cluster of our own: captions and settings are all that lies in it."""
 PASSED_ON = ("SD2EVAL_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
@@ -52,17 +57,63 @@ def connected(config: EngineConfig) -> Iterator[ModuleType]:
     if ray.is_initialized():
         yield ray
         return
-    # Short, because Ray puts sockets into it, and our own, because Ray never removes what it leaves there.
-    folder = tempfile.mkdtemp(prefix="sd2eval-ray-", dir="/tmp") if config.address is None else None
+    with _folder() if config.address is None else contextlib.nullcontext() as folder:
+        try:
+            with _own_signal_handlers():
+                _start(ray, config, folder) if folder else _join(ray, config.address)
+            yield ray
+        finally:
+            with _own_signal_handlers():
+                ray.shutdown()
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """Yield a folder for a cluster of our own: Ray never removes what it leaves in its usual one."""
+    remove_abandoned()
+    folder = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=PLACE))
     try:
-        with _own_signal_handlers():
-            _start(ray, config, folder) if folder else _join(ray, config.address)
-        yield ray
+        with (folder / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # held as long as this process lives, however it ends
+            folder = folder.rename(folder.with_name(folder.name[1:]))  # locked before it is seen
+            yield str(folder)
     finally:
-        with _own_signal_handlers():
-            ray.shutdown()
-        if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of clusters whose driver was killed."""
+    for folder in Path(PLACE).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), Path(folder, LOCK).open("r+") as lock:  # OSError: not ours, or new
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def require(config: EngineConfig) -> None:
+    """Refuse what cannot work, before anything begins: no Ray, or an address where nobody listens.
+
+    Raises:
+        InputError: says what is missing and what to do.
+    """
+    _imported()
+    if config.address is not None:
+        _reach(_found(config.address))
+
+
+def running(address: str) -> str | None:
+    """Return where the cluster is that an `engine.address` finds, or None where `auto` finds none."""
+    found = _found(address)
+    if found != "auto":
+        return found
+    _imported()
+    with contextlib.suppress(ImportError, AttributeError, TypeError):  # it is no promise of Ray's
+        from ray._private.services import get_ray_address_from_environment
+
+        try:
+            return str(get_ray_address_from_environment("auto", None))
+        except ConnectionError:
+            return None
+    return "auto"
 
 
 def slot(ray: ModuleType, config: EngineConfig, device: str) -> Slot:
@@ -120,14 +171,17 @@ def _start(ray: ModuleType, config: EngineConfig, folder: str) -> None:
 
 def _join(ray: ModuleType, address: str | None) -> None:
     assert address is not None
-    found = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
-    _reach(found)
+    _reach(_found(address))
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:  # other versions, no client
         line = " ".join(str(error).split())[:300]
         raise InputError(f"engine.address={address}: {line}") from error
+
+
+def _found(address: str) -> str:
+    return os.environ.get("RAY_ADDRESS") or address if address == "auto" else address
 
 
 def _reach(address: str) -> None:

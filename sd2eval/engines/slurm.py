@@ -21,12 +21,11 @@ from sd2eval.engines.submission import ASK_SECONDS, Jobs
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.progress import Progress
+from sd2eval.store import LOGS
 from sd2eval.worker import Task
 
 LOOK_SECONDS = 2.0
 """How often the driver looks into the run folder."""
-LOGS = "slurm"
-"""Folder in the run folder where jobs log, unless `engine.folder` says otherwise."""
 
 
 @dataclass
@@ -44,7 +43,9 @@ class Slurm:
     _short: int = 0
     """Looks in a row at which jobs were missing."""
     _fruitless: int = 0
-    """Submissions in a row after which nothing was made, or failed."""
+    """Submissions in a row after which nothing was made, or failed, and no job was told to end."""
+    _left: int = 0
+    """Jobs that were told to end, by preemption for example."""
 
     def __post_init__(self) -> None:
         folder = self.config.folder
@@ -86,6 +87,9 @@ class Slurm:
             raise {"InputError": InputError, "Stopped": Stopped}[kind](message)
 
     def _count(self, look: Look) -> None:
+        left = self._claims.left()
+        if left > self._left:
+            self._fruitless, self._left = 0, left
         for task in sorted(look.made):
             self._fruitless = 0
             self.progress.advance(len(task.block) * len(task.scales), len(task.block))

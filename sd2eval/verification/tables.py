@@ -1,4 +1,4 @@
-"""What is made from shards: tables, figure, contact sheets; and what killed processes left."""
+"""What is made from shards: tables, figure, contact sheets; and what engines and killed processes left."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from sd2eval import evaluate, events, report
-from sd2eval.plan import Cell
+from sd2eval.plan import Block, Cell
 from sd2eval.precision import Finish
 from sd2eval.records import EmissionRow, RunInfo, Score
 from sd2eval.seals import unseal
-from sd2eval.store import TEMPORARY, RunFolder
+from sd2eval.store import CLAIMS, FAILED, TEMPORARY, RunFolder
 from sd2eval.verification.findings import Finding
 from sd2eval.verification.png import png_fault
 from sd2eval.verification.record import file_fault
@@ -210,3 +210,21 @@ def leftovers(store: RunFolder) -> Iterator[Finding]:
     if torn:
         what = f"{torn} lines cannot be read (a disk was full, or a machine lost power); nothing needs them"
         yield Finding(path=events.FILE, what=what, part="extra", state="left over")
+    if any((store.path / CLAIMS).glob("*/*")):
+        what = "who makes which shard: of a sweep that goes on, or was killed; the next one removes it"
+        yield Finding(path=CLAIMS, what=what, part="extra", state="left over")
+
+
+def given_up(store: RunFolder) -> Iterator[Finding]:
+    """Yield the shards that an engine gave up and nobody has made since."""
+    for file in sorted(store.path.glob(f"{FAILED}/*.json")):
+        path = file.relative_to(store.path).as_posix()
+        try:
+            record = json.loads(file.read_bytes())
+            shard = f"{record['checkpoint']}/{Block(*record['captions']).key}"
+            what = f"{shard} was given up after {record['attempts']} tries ({record['reason']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            shard, what = "", "a shard was given up; its record cannot be read"
+        if not shard or not (store.path / "shards" / shard).exists():
+            what += "; the next sweep tries it again"
+            yield Finding(path=path, what=what, part="extra", state="unfinished")

@@ -75,7 +75,7 @@ def inspect(store: RunFolder, *, progress: bool = False) -> Verification:
         store.read_info()  # says what is wrong with the path
     known, findings = record.check_digests(store)
     info, faults = record.check_info(store, known)
-    findings += [*faults, *tables.leftovers(store)]
+    findings += [*faults, *tables.leftovers(store), *tables.given_up(store)]
     if info is None:
         reason = "its shards, images and tables: what was run is not known without run.json"
         return Verification(store.path, findings=findings, unchecked=[reason])

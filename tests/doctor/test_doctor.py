@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 CHECKS = (
     "python packages torch torchvision devices libraries cpu limits terminal clock data weights networks hub"
 )
-PLANS = "memory disk run_folder file_locks caches energy"
+PLANS = "engine memory disk run_folder file_locks caches energy"
 
 
 def verb(*words: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -223,6 +223,17 @@ def test_the_plan_of_a_run_folder_is_what_was_begun_there(run: RunFolder) -> Non
     plan = recorded(run)
     assert (plan.config, plan.definitions) == from_overrides(*OVERRIDES)
     assert (plan.images, plan.images_left, plan.folder) == (32, 32, run.path)
+
+
+def test_a_run_of_a_cluster_and_one_of_before_there_were_engines_have_a_plan(run: RunFolder) -> None:
+    info = run.read_info()
+    info.config["engine"] = asdict(from_overrides("engine=ray", "engine.address=auto")[0].engine)
+    run.write_info(info)
+    engine = recorded(run).config.engine
+    assert (engine.name, engine.address) == ("ray", "auto")
+    del info.config["engine"]
+    run.write_info(info)
+    assert recorded(run).config.engine.name == "local"
 
 
 def test_what_is_published_needs_no_more_room(run: RunFolder) -> None:

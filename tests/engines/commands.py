@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ import psutil
 from sd2eval.images import digest, load_rgb
 from sd2eval.plan import Cell
 from sd2eval.store import RunFolder
+from tests.engines.nursery import nursery
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("experiment=smoke", "prompts.n=6", "shard_size=1", "device=cpu")
@@ -37,16 +36,8 @@ class Command:
         self.out, self._worker, self._mark = out, worker, uuid.uuid4().hex
         self._log = out.parent / f"{self._mark}.log"
         environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", MARK: self._mark}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "sd2eval", "sweep", *words, f"out={out}"],
-                cwd=out.parent,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=True,
-            )
+        self._log.touch()
+        self.process = nursery().bear(["sweep", *words, f"out={out}"], out.parent, environment, self._log)
 
     def __enter__(self) -> Self:
         return self
@@ -103,8 +94,9 @@ class Command:
 
     def _is_member(self, process: psutil.Process) -> bool:
         try:
-            alive = process.status() != psutil.STATUS_ZOMBIE
-            return alive and process.environ().get(MARK) == self._mark
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            return process.pid == self.process.pid or process.environ().get(MARK) == self._mark
         except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
             return False
 
@@ -129,6 +121,7 @@ def result(out: Path) -> Result:
             assert digest(load_rgb(store.image_folder(Cell(name, scale)) / f"{caption}.png")) == sha256
     assert not list(out.rglob("*tmp*"))
     assert not (out / "failed").exists()
+    assert not (out / "claims").exists()
     return Result((out / "results.csv").read_bytes(), images)
 
 

@@ -1,6 +1,6 @@
 """The five programs of Slurm that are used, for one machine: each is this file under its name.
 
-Jobs are processes; `$FAKE_SLURM/jobs` has one file per living job, named as `squeue` prints it.
+Jobs are processes; `$FAKE_SLURM/jobs` has one file per living job, `NUMBER` or `NUMBER_INDEX`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def sbatch(state: Path, script: str) -> None:
     (state.parent / f"{number}.sh").write_text(text)
     array = re.search(r"--array=0-(\d+)", text)
     for index in range(int(array[1]) + 1) if array else [None]:
-        job = state / f"{number} {'N/A' if index is None else index}"
+        job = state / (str(number) if index is None else f"{number}_{index}")
         job.write_text("0")  # known to squeue from now on
         if os.fork() == 0:
             os.setsid()
@@ -82,13 +82,13 @@ def squeue(state: Path, *words: str) -> None:
     """List what lives."""
     assert words[-1] == "--format=%F %K %T", words
     for job in state.iterdir():
-        print(job.name, "RUNNING")
+        number, _, index = job.name.partition("_")
+        print(number, index or "N/A", "RUNNING")
 
 
 def scancel(state: Path, job: str) -> None:
     """Ask a job to end, as Slurm does before it kills it."""
-    number, _, index = job.partition("_")
-    for file in state.glob(f"{number} {index or '*'}".replace("N/A", "*")):
+    for file in [*state.glob(job), *state.glob(f"{job}_*")]:
         if group := int(file.read_text()):
             os.killpg(group, signal.SIGTERM)
 
@@ -96,7 +96,7 @@ def scancel(state: Path, job: str) -> None:
 def scontrol(state: Path, verb: str, job: str) -> None:
     """Have a job started again when it ends."""
     assert verb == "requeue"
-    (state.parent / f"requeue {job.replace('_', ' ')}").touch()
+    (state.parent / f"requeue {job}").touch()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -100,6 +101,34 @@ def test_the_end_that_a_worker_reports_is_read_whole(claims: Claims) -> None:
     assert claims.ends() == []
     claims.end("InputError", "weights: wrong")
     assert claims.ends() == [("InputError", "weights: wrong")]
+
+
+def test_jobs_that_were_told_to_end_are_counted_each(claims: Claims) -> None:
+    claims.take(TASKS[0], "7_0")
+    assert claims.left() == 0
+    claims.leave("7_0")
+    claims.leave("7_1")
+    assert claims.left() == 2
+    assert claims.ends() == []
+    assert claims.look(TASKS).free(TASKS, 1) == TASKS[1:]
+
+
+def test_nothing_is_left_of_claims_into_which_somebody_still_writes(claims: Claims) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        with contextlib.suppress(Stopped):
+            while not stop.is_set():
+                claims.leave("7_0")
+
+    writers = [threading.Thread(target=write) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    claims.close()
+    stop.set()
+    for writer in writers:
+        writer.join()
+    assert list(claims.path.iterdir()) == []
 
 
 @given(st.lists(st.sampled_from(TASKS), min_size=1, unique=True), st.sampled_from(TASKS), st.integers(0, 9))

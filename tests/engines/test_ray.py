@@ -7,9 +7,11 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -19,15 +21,16 @@ import torch
 from sd2eval.config import EngineConfig, from_overrides
 from sd2eval.engines import ray as ray_engine
 from sd2eval.engines import ray_actor, ray_cluster
-from sd2eval.engines.base import TOKEN_FILE, Assignment
+from sd2eval.engines.base import Assignment
 from sd2eval.engines.ray_cluster import Slot
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.mini import DATA
 from sd2eval.plan import Block
 from sd2eval.progress import Progress
+from sd2eval.store import WRITER
 from sd2eval.worker import Task
-from tests.engines.commands import SMALL, Command, Result, result
+from tests.engines.commands import ROOT, SMALL, Command, Result, result
 from tests.engines.contract import Contract
 
 os.environ |= ray_cluster.SILENT  # Ray reads it at its import
@@ -40,15 +43,26 @@ STORE = {"object_store_memory": 100_000_000, "num_cpus": 1}
 class TestRay(Contract):
     words = ("engine=ray", "engine.workers=2")
     worker = r"^ray::Actor"
+    fewest = ("engine.workers=1",)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Of drivers that were killed there is a folder, until the next one comes."""
+    yield
+    ray_cluster.remove_abandoned()
+    assert not list(Path("/tmp").glob("sd2eval-ray-*"))
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args=STORE | {"include_dashboard": False})
-    yield made
-    made.shutdown()
+    with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # short, for Ray's sockets
+        head = STORE | {"include_dashboard": False, "temp_dir": folder}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        yield made
+        made.shutdown()
 
 
 def test_a_cluster_is_joined_loses_a_node_in_the_middle_and_stays(
@@ -90,6 +104,21 @@ def test_a_cluster_of_its_own_is_quiet_and_leaves_nothing() -> None:
     assert not ray.is_initialized()
     assert {number: signal.getsignal(number) for number in before} == before
     assert set(Path("/tmp").glob("sd2eval-ray-*")) == folders
+
+
+def test_the_folder_of_a_cluster_stays_while_its_driver_lives() -> None:
+    code = "import os, sys; from sd2eval.engines.ray_cluster import _folder\nwith _folder() as folder:\n"
+    code += "    print(folder, flush=True); sys.stdin.read(); os._exit(9)"
+    driver = [sys.executable, "-c", code]
+    with subprocess.Popen(driver, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        folder = Path(process.stdout.readline().decode().strip())
+        ray_cluster.remove_abandoned()
+        assert folder.is_dir()
+        process.communicate()
+    assert folder.is_dir()
+    ray_cluster.remove_abandoned()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +174,7 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(
     monkeypatch.setattr(ray_actor, "SIGHT_SECONDS", 0)
     config, definitions = from_overrides(*SMALL)
     if there != "nothing":
-        (tmp_path / TOKEN_FILE).write_text("another")
+        (tmp_path / WRITER).write_text("another")
     path = tmp_path if there != "nothing" else tmp_path / "elsewhere"
     told = Assignment(
         config=config,

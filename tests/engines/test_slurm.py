@@ -23,16 +23,25 @@ from sd2eval.config import from_overrides
 from sd2eval.engines.array_task import ArrayTask
 from sd2eval.engines.claims import Claims
 from sd2eval.errors import InputError, Unfinished
+from sd2eval.mini import DATA
 from sd2eval.plan import Block
 from sd2eval.report import Run
 from sd2eval.store import RunFolder
 from sd2eval.worker import Task
-from tests.engines import fake_slurm
+from tests.engines import commands, fake_slurm
+from tests.engines.commands import Command, Result, published, result
+from tests.engines.contract import Contract
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("experiment=smoke", "checkpoints=[512-base]", "prompts.n=6", "shard_size=2", "batch_size=4")
 HERE = ("engine=slurm", "engine.cluster=local", "engine.workers=2", "engine.gpus_per_worker=0")
 KEYS = [f"512-base/{first:06d}-{first + 1:06d}" for first in (0, 2, 4)]
+
+
+class TestSlurm(Contract):
+    words = HERE
+    worker = r"submitit\.core\._submit"
+    fewest = ("engine.workers=1",)
 
 
 def sweep(out: Path, *overrides: str) -> Run:
@@ -226,6 +235,26 @@ def test_preempted_it_is_requeued_and_cancelled_it_is_submitted_again(done: Run,
     assert "sd2eval: requeued" in logs(out)
     assert "sd2eval: ended by SIGTERM" in logs(out)
     assert len(list(slurm.glob("*.sh"))) == 2
+
+
+def test_the_tasks_of_a_killed_driver_go_on_and_the_same_command_takes_over(
+    undisturbed: Result, slurm: Path
+) -> None:
+    """Not so where they are processes of this machine, see the contract."""
+    out = slurm / "run"
+    words = (*commands.SMALL, f"data.root={DATA}", *THERE)
+    with Command(out, words, TestSlurm.worker) as command:
+        command.until_working("shards/*/0*")
+        command.process.kill()
+        command.until(lambda: len(published(out)) == 12)
+        kept = published(out)
+        command.until(lambda: not command.members())
+        with Command(out, words, TestSlurm.worker) as again:
+            assert again.ends() == 0, again.log
+    assert published(out) == kept
+    assert result(out) == undisturbed
+    assert not (out / "claims").exists()
+    assert len(list(slurm.glob("*.sh"))) == 1
 
 
 def test_what_sbatch_refuses_is_the_users_line(slurm: Path) -> None:

@@ -145,6 +145,24 @@ def test_a_png_whose_pixels_are_lost_is_drawn_again_with_its_shard(run: Path, wh
     assert_same_numbers_and_pixels(run, whole)
 
 
+def test_a_run_of_a_cluster_is_repaired_here_and_what_jobs_printed_stays(run: Path, whole: Path) -> None:
+    """Whatever engine made it, and whatever settings that had in the version that recorded them."""
+    store = RunFolder(run)
+    info = store.read_info()
+    info.config["engine"] = {"name": "slurm", "workers": 64, "of_another_version": 1}
+    store.write_info(info)
+    left = damage.leave(run)
+    damage.flip(damage.file_of(run, "features"), 300)
+    repaired(run)
+    assert_same_numbers_and_pixels(run, whole)
+    for name, text in left.items():
+        if name.startswith("slurm/"):
+            assert (run / name).read_text() == text
+    assert {"claims", "failed"}.isdisjoint(entry.name for entry in run.iterdir())
+    moved = {file.relative_to(run / "quarantine" / "0001").parts[0] for file in run.glob("quarantine/0001/*")}
+    assert moved.isdisjoint({".writer", "claims", "failed", "slurm"})
+
+
 def test_what_is_too_many_is_moved_aside(run: Path, whole: Path) -> None:
     shutil.copy(damage.file_of(run, "png"), run / "images" / "512-base_g3" / "1.png")
     shards = run / "shards" / "512-base"

@@ -61,7 +61,11 @@ def test_a_whole_run_is_whole_and_nothing_in_it_is_touched(whole: Path) -> None:
 def test_every_file_of_a_run_is_of_a_kind_that_is_damaged_here(whole: Path) -> None:
     known = {file for pattern in damage.KINDS.values() for file in whole.glob(pattern)}
     others = {file.relative_to(whole).parts[0] for file in whole.rglob("*") if file.is_file()}
-    assert others - {file.relative_to(whole).parts[0] for file in known} == {".lock", ".writer", "events.jsonl"}
+    assert others - {file.relative_to(whole).parts[0] for file in known} == {
+        ".lock",
+        ".writer",
+        "events.jsonl",
+    }
 
 
 @pytest.mark.parametrize("kind", damage.KINDS)
@@ -205,6 +209,32 @@ def test_a_half_finished_run_is_whole_and_says_what_is_missing(run: Path) -> Non
     assert main(["verify", str(run), "progress=false"]) == 0
     left = [finding for finding in found.of("left over") if finding.path.startswith("images/x4")]
     assert len(left) == 8  # drawn, but their shards are gone
+
+
+def test_what_engines_leave_is_known_and_is_no_damage(run: Path) -> None:
+    for name in ("results.csv", "results.json", "report.json", "emissions.csv", "pareto.csv"):
+        (run / name).unlink()
+    shutil.rmtree(run / "shards" / "x4-upscaling" / "000002-000003")
+    before = sd2eval.verify_run(run).findings
+    damage.leave(run)
+    stamps = damage.stamps(run)
+    found = sd2eval.verify_run(run)
+    assert found.whole
+    assert damage.changed(stamps, run) == set()
+    new = {(one.path, one.state): one.what for one in found.findings if one not in before}
+    given_up = ("failed/x4-upscaling-000002-000003.json", "unfinished")
+    assert new.keys() == {given_up, ("claims", "left over")}
+    said = "x4-upscaling/000002-000003 was given up after 3 tries (no GPU is left); the next sweep tries it"
+    assert new[given_up].startswith(said)
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"checkpoint": "a", "captions": [1], "attempts": 1}'])
+def test_a_record_of_a_failure_that_cannot_be_read_is_no_damage(run: Path, record: str) -> None:
+    (run / "failed").mkdir()
+    (run / "failed" / "x.json").write_text(record)
+    found = sd2eval.verify_run(run)
+    assert found.whole
+    assert "failed/x.json: a shard was given up; its record cannot be read" in lines(found)
 
 
 def test_a_run_that_has_only_begun_is_whole(run: Path) -> None:
