@@ -18,7 +18,7 @@ LAYERS = """
 runners
 price_table
 doctor
-price selfcheck comparison reproduction matrix verification
+price selfcheck comparison reproduction matrix verification probes
 sweep
 engines
 report weights.table
