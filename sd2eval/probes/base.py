@@ -203,7 +203,13 @@ class Bench(Protocol):
         """Return a checkpoint's networks, loaded once."""
 
     def reference(self) -> Images:
-        """Return the data set's images as the protocol shows them, uint8 [N, R, R, 3], in its file order."""
+        """Return all of the data set's images, see `real`; for thousands of 512 pixels, gigabytes."""
+
+    def real(self, files: Sequence[Path]) -> Images:
+        """Return image files, such as `dataset.reference[:8]`, as the protocol shows them, [N, R, R, 3]."""
+
+    def reference_features(self, slot: str) -> Features:
+        """Return float32 [M, d] of the data set's images, in the order of `dataset.reference`, cached."""
 
     def annotations(self, name: str) -> Path:
         """Return an annotation file of the data set: `instances`, `person_keypoints` or `captions`.
