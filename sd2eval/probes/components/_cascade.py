@@ -74,14 +74,16 @@ def corrected(boxes: Array, correction: Array) -> Array:
     """Return boxes moved by shares of their width and height, [K, 5]."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     moved = boxes[:, :4] + correction * np.c_[width, height, width, height]
-    return np.c_[moved, boxes[:, 4]].astype(np.float32)
+    joined: Array = np.c_[moved, boxes[:, 4]].astype(np.float32)
+    return joined
 
 
 def square(boxes: Array) -> Array:
     """Return boxes widened to squares around their centres, [K, 5]."""
     centres = (boxes[:, :2] + boxes[:, 2:4]) / 2
     half = (boxes[:, 2:4] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
-    return np.c_[centres - half, centres + half, boxes[:, 4]].astype(np.float32)
+    squares: Array = np.c_[centres - half, centres + half, boxes[:, 4]].astype(np.float32)
+    return squares
 
 
 def crops(image: NDArray[np.uint8], boxes: Array, side: int) -> Array:
@@ -119,5 +121,5 @@ def without_doubles(boxes: Array, overlap: float, *, of_smaller: bool = False) -
 
 def _normalised(images: NDArray[np.uint8]) -> Array:
     """Return uint8 [N, H, W, 3] as the networks take it, float32 [N, W, H, 3]."""
-    scaled: Array = (images.astype(np.float32) - 127.5) / 128
+    scaled: Array = ((images.astype(np.float32) - 127.5) / 128).astype(np.float32)
     return scaled.transpose(0, 2, 1, 3)
