@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -26,7 +27,7 @@ from sd2eval.probes import contact, joining, records, registry, written
 from sd2eval.probes.base import Answer, Probe, PromptSet
 from sd2eval.probes.bench import Shelf, Workbench
 from sd2eval.probes.components.base import input_digest
-from sd2eval.probes.drawing import Studio, store_held
+from sd2eval.probes.drawing import Key, Studio, store_held
 from sd2eval.probes.records import Measured
 from sd2eval.progress import Progress
 from sd2eval.store import RunFolder
@@ -81,10 +82,11 @@ def measure(names: Sequence[str], config: ProbeConfig, definitions: list[Checkpo
     run = ProbeRun(out, list(names), [], notes=joining.differences(out, config, definitions, weights, dtype))
     meter = EnergyMeter(config.energy.country)
     with store_held(RunFolder(out)), Interrupt() as interrupt, room():
-        with Progress(0, quiet=not config.progress) as progress:
-            drawn = out / "probes" / "drawn"
-            studio = Studio(drawn, config, weights, dataset, device, dtype, meter, progress, interrupt)
-            shelf = Shelf(config, dataset, studio, device)
+        drawn, silent = out / "probes" / "drawn", Progress(0, quiet=True)
+        studio = Studio(drawn, config, weights, dataset, device, dtype, meter, silent, interrupt)
+        shelf = Shelf(config, dataset, studio, device)
+        total, done = _expected(run.names, shelf, definitions)
+        with Progress(total, done_images=done, quiet=not config.progress) as studio.progress:
             for definition in definitions:
                 _checkpoint(run, shelf, definition)
         run.measured = records.read(out)
@@ -110,6 +112,24 @@ def default_folder(config: ProbeConfig, definitions: Sequence[CheckpointConfig])
     return Path(f"outputs/probes-{config.family}-{digest(fields)[:8]}")
 
 
+def _expected(names: Sequence[str], shelf: Shelf, definitions: Sequence[CheckpointConfig]) -> tuple[int, int]:
+    """Return how many pictures the prompts of the probes ask for, and how many of them are there.
+
+    A probe that cannot tell its prompts says so when its turn comes.
+    """
+    studio, scale, there = shelf.studio, shelf.config.guidance_scale, 0
+    keys: set[Key] = set()
+    for name in names:
+        with suppress(InputError):
+            found = registry.find(name).prompts(Workbench(name, shelf)).prompts
+            keys |= {(one.key, one.text) for one in found}
+    for definition in definitions:
+        if definition.conditioning == "text":
+            studio.announced |= {(definition.name, key) for key in keys}
+            there += len(keys & studio.pictures(definition, scale).keys())
+    return len(studio.announced), there
+
+
 def _checkpoint(run: ProbeRun, shelf: Shelf, definition: CheckpointConfig) -> None:
     """Measure all probes of a checkpoint; one that cannot be gives a line, and the others go on."""
     for name in run.names:
@@ -132,6 +152,7 @@ def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: Checkpoint
     if stem in known and known[stem].identity == whole:
         return
     studio, before = bench.shelf.studio, len(bench.shelf.studio.meter.readings)
+    studio.progress.print(f"{probe.name}, {definition.name}: measuring")
     with studio.counted(f"probe {probe.name}"):
         answer = probe.measure(bench, definition)
     bench.progress("writing")
