@@ -14,8 +14,6 @@ import pytest
 from sd2eval.probes.prompt_sets import DATA, load_records
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "coco" / "annotations" / "captions_val2017.json"
-LANGUAGES = DATA / "languages.json"
-languages_only = pytest.mark.skipif(not LANGUAGES.is_file(), reason="languages.json is not written yet")
 
 TEXT, WHOLE, NUMBER, LIST = str, int, (int, float), list
 SHARE = (int, float, type(None))
@@ -33,9 +31,14 @@ NEEDS: dict[str, dict[str, Any]] = {
     | dict.fromkeys(SHARES, SHARE),
     "adjectives": {"key": WHOLE, "adjective": TEXT},
     "identities": {"key": WHOLE, "template": TEXT, "genders": LIST, "ethnicities": LIST},
-    "languages": {"key": WHOLE, "image_id": WHOLE, "translations": dict},
+    "languages": {
+        "key": WHOLE,
+        "caption_id": WHOLE,
+        "image_id": WHOLE,
+        "image_file": TEXT,
+        "translations": dict,
+    },
 }
-FILES = [pytest.param(name, marks=[languages_only] if name == "languages" else []) for name in NEEDS]
 REGIONS = {"Africa", "Asia", "Europe", "Latin America and the Caribbean", "Northern America", "Oceania"}
 
 SCRIPTS = {
@@ -60,6 +63,7 @@ TELLTALES = {
     "fr": {"une", "dans", "avec", "et", "des"},
     "it": {"di", "che", "della", "il", "su"},
     "pt": {"um", "uma", "em", "ao"},
+    "tr": {"bir", "ve", "ile", "olan"},
     "sw": {"na", "ya", "wa", "kwenye"},
 }
 """Words that are frequent in one language and rare in the others."""
@@ -73,7 +77,7 @@ def twice(values: Any) -> list[Any]:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", NEEDS)
 def test_a_file_is_read_with_one_record_per_line_and_says_where_it_comes_from(name: str) -> None:
     found = load_records(f"{name}.json", NEEDS[name])
     assert found.name
@@ -83,7 +87,7 @@ def test_a_file_is_read_with_one_record_per_line_and_says_where_it_comes_from(na
     assert [json.loads(line) for line in lines[start : start + len(found.records)]] == list(found.records)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", NEEDS)
 def test_records_have_the_same_keys_and_none_is_there_twice(name: str) -> None:
     found = records(name)
     assert len({tuple(record) for record in found}) == 1
@@ -93,7 +97,7 @@ def test_records_have_the_same_keys_and_none_is_there_twice(name: str) -> None:
         assert not twice(record[key].casefold() for record in found if key in record)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", NEEDS)
 def test_texts_have_no_space_too_many(name: str) -> None:
     for record in records(name):
         for value in record.values():
@@ -182,7 +186,6 @@ def letters(text: str) -> list[str]:
     ]
 
 
-@languages_only
 def test_100_captions_have_the_same_ten_languages_or_more() -> None:
     found = records("languages")
     assert len(found) == 100
@@ -197,7 +200,6 @@ def test_100_captions_have_the_same_ten_languages_or_more() -> None:
         assert not twice(one["translations"][language] for one in found), language
 
 
-@languages_only
 def test_captions_are_written_in_the_letters_of_their_language() -> None:
     for one in records("languages"):
         for language, text in one["translations"].items():
@@ -211,7 +213,6 @@ def test_captions_are_written_in_the_letters_of_their_language() -> None:
     assert all({"HIRAGANA", "KATAKANA"} & set(letters(text)) for text in japanese)
 
 
-@languages_only
 def test_captions_have_the_words_of_their_language() -> None:
     found = records("languages")
     for language in TELLTALES.keys() & found[0]["translations"].keys():
@@ -220,11 +221,15 @@ def test_captions_have_the_words_of_their_language() -> None:
         assert max(hits, key=hits.__getitem__) == language, hits
 
 
-@languages_only
 @pytest.mark.skipif(not REAL.is_file(), reason="the COCO files are not in ../shared/coco")
 def test_english_captions_are_those_of_coco() -> None:
-    real = {one["id"]: one for one in json.loads(REAL.read_text("utf-8"))["annotations"]}
-    for one in records("languages"):
-        caption = real[one["key"]]
+    data = json.loads(REAL.read_text("utf-8"))
+    captions = {one["id"]: one for one in data["annotations"]}
+    images = {one["id"]: one["file_name"] for one in data["images"]}
+    found = records("languages")
+    assert not twice(one["caption_id"] for one in found)
+    for one in found:
+        caption = captions[one["caption_id"]]
         assert one["image_id"] == caption["image_id"]
+        assert one["image_file"] == images[one["image_id"]]
         assert one["translations"]["en"] == " ".join(caption["caption"].split())
