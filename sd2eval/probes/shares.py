@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sd2eval.errors import InputError
+from sd2eval.probes import proportions
 from sd2eval.statistics import standard_error
 
 Array = NDArray[np.float64]
@@ -44,7 +44,7 @@ _DOUBT = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Confusion:
+class ClassErrors:
     """How often images of each class get each answer."""
 
     names: tuple[str, ...]
@@ -66,8 +66,8 @@ class Confusion:
         """Share of known images without an answer, each class counting alike."""
         return float(np.mean(self.counts[:, -1] / self.counts.sum(axis=1)))
 
-    def merged(self, groups: Sequence[str]) -> Confusion:
-        """Return the confusion of groups of classes, in the order in which they first come.
+    def merged(self, groups: Sequence[str]) -> ClassErrors:
+        """Return the errors between groups of classes, in the order in which they first come.
 
         Args:
             groups: of each class, [K].
@@ -76,11 +76,11 @@ class Confusion:
         into = np.zeros((len(groups), len(names)))
         into[np.arange(len(groups)), index] = 1
         answers = np.column_stack([self.counts[:, :-1] @ into, self.counts[:, -1]])
-        return Confusion(names, into.T @ answers)
+        return ClassErrors(names, into.T @ answers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class ClassShare:
     """A class' share with its 95% interval, corrected for the classifier's errors."""
 
     name: str
@@ -91,7 +91,7 @@ class Share:
     high: float
 
 
-def confusion(names: Sequence[str], known: ArrayLike, answers: ArrayLike) -> Confusion:
+def class_errors(names: Sequence[str], known: ArrayLike, answers: ArrayLike) -> ClassErrors:
     """Count the answers to images of known class.
 
     Args:
@@ -108,16 +108,16 @@ def confusion(names: Sequence[str], known: ArrayLike, answers: ArrayLike) -> Con
     missing = [name for name, total in zip(names, counts.sum(axis=1), strict=True) if total == 0]
     if missing:
         raise InputError(f"no image is known to be of class '{missing[0]}', so its errors are not known")
-    return Confusion(tuple(names), counts)
+    return ClassErrors(tuple(names), counts)
 
 
 def merged_answers(answers: ArrayLike, groups: Sequence[str]) -> Answers:
-    """Return answers about classes as answers about groups of classes, as `Confusion.merged` orders them."""
+    """Return answers about classes as answers about groups of them, in the order of `ClassErrors.merged`."""
     names, index = _first_seen(groups)
     return np.append(index, len(names))[np.asarray(answers)]
 
 
-def corrected(answers: ArrayLike, errors: Confusion, groups: ArrayLike | None = None) -> list[Share]:
+def corrected(answers: ArrayLike, errors: ClassErrors, groups: ArrayLike | None = None) -> list[ClassShare]:
     """Return the share of each class among images of which only the answers are known.
 
     Args:
@@ -137,12 +137,12 @@ def corrected(answers: ArrayLike, errors: Confusion, groups: ArrayLike | None = 
     ends = _interval(shares, seen, errors, effect / len(found), reach)
     known = _known_variance(np.clip(shares, 0, 1)[None, :], weights, errors)[0]
     return [
-        Share(name=name, value=float(share), stderr=float(np.sqrt(one**2 + more)), low=low, high=high)
+        ClassShare(name=name, value=float(share), stderr=float(np.sqrt(one**2 + more)), low=low, high=high)
         for name, share, one, more, (low, high) in zip(errors.names, shares, spread, known, ends, strict=True)
     ]
 
 
-def surplus(answers: ArrayLike, errors: Confusion) -> float:
+def surplus(answers: ArrayLike, errors: ClassErrors) -> float:
     """Return how many standard errors more images are undecided than of any mixture of the known classes.
 
     Positive and large means that the images are unlike all of them, so that no share describes them.
@@ -156,7 +156,7 @@ def surplus(answers: ArrayLike, errors: Confusion) -> float:
     return float((np.mean(found == k) - expected) / np.sqrt(variance))
 
 
-def _weights(errors: Confusion) -> Array:
+def _weights(errors: ClassErrors) -> Array:
     """Return w [J, K] with M w = 1, the least in the inverse frequency of the answers."""
     smooth = errors.counts + _UNSEEN
     weights = _solve(smooth / smooth.sum(axis=1, keepdims=True))
@@ -180,23 +180,14 @@ def _spread(each: Array, groups: ArrayLike | None) -> tuple[Array, float, float]
 
     One design effect serves all classes: that of a rare class alone would rest on a few images.
     """
-    n, k = each.shape
-    labels: NDArray[Any] = np.arange(n) if groups is None else np.asarray(groups)
-    centred = each - each.mean(axis=0)
-    spread = np.array([standard_error(column, labels) for column in centred.T])
-    plain = float(np.square(centred).sum()) / n**2
-    count = len(np.unique(labels))
-    # Where all images agree nothing tells how alike those of a group are: each group counts once.
-    effect = n / count if plain <= 1e-20 else float(np.square(spread).sum()) / plain
-    if count == n:
-        return spread, 1.0, NormalDist().inv_cdf((1 + LEVEL) / 2)
-    from scipy.special import stdtrit
-
-    return spread, max(effect, 1.0), float(stdtrit(count - 1, (1 + LEVEL) / 2))
+    effective, count = proportions.effective_number(each, groups)
+    labels: NDArray[Any] = np.arange(len(each)) if groups is None else np.asarray(groups)
+    spread = np.array([standard_error(column, labels) for column in (each - each.mean(axis=0)).T])
+    return spread, len(each) / effective, proportions.quantile(LEVEL, count - 1)
 
 
 def _interval(
-    shares: Array, found: Array, errors: Confusion, per_image: float, reach: float
+    shares: Array, found: Array, errors: ClassErrors, per_image: float, reach: float
 ) -> list[tuple[float, float]]:
     """Return the ends of each share's interval.
 
@@ -225,7 +216,7 @@ def _interval(
     return ends
 
 
-def _likeliest(shares: Array, found: Array, errors: Confusion, c: int) -> tuple[Array, Array]:
+def _likeliest(shares: Array, found: Array, errors: ClassErrors, c: int) -> tuple[Array, Array]:
     """Return the likeliest shares [T, K] and answer probabilities [T, K, J] where share c is each of `_GRID`.
 
     Expectation maximisation over which class each counted answer (`found` of them, [J]) comes from.
@@ -261,7 +252,7 @@ def _ends(excess: Array, share: float) -> tuple[float, float]:
     return min(float(left), share), max(float(right), share)
 
 
-def _known_variance(shares: Array, weights: Array, errors: Confusion) -> Array:
+def _known_variance(shares: Array, weights: Array, errors: ClassErrors) -> Array:
     """Return the variance that the finite number of known images adds, of shares [T, K]: [T, K]."""
     smooth = errors.counts + _DOUBT / errors.counts.shape[1]
     m = smooth / smooth.sum(axis=1, keepdims=True)
