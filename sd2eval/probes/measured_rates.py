@@ -79,14 +79,24 @@ def mean_row(
     bounds: tuple[float, float] = (-math.inf, math.inf),
     note: str = "",
 ) -> Row:
-    """Return the row of a mean with Student's interval, clustered by group, within `bounds`."""
+    """Return the row of a mean with Student's interval, clustered by group, within `bounds`.
+
+    Where all values are equal, the interval is the one that a rate in the same place between the bounds would
+    have.
+    """
     array, labels = np.asarray(values, dtype=np.float64), np.asarray(groups)
     row = replace(_row(metric, part, len(array), direction, unit, component), error=error)
     if error > limit:
         return replace(row, note=_joined(note, _unreliable(error, limit)))
     value = float(array.mean())
     stderr = standard_error(array - value, labels)
-    low, high = interval(value, stderr, dof=len(np.unique(labels)) - 1)
+    dof = len(np.unique(labels)) - 1
+    low, high = interval(value, stderr, dof=dof)
+    if stderr == 0 and math.isfinite(width := bounds[1] - bounds[0]):
+        low, high = (
+            bounds[0] + width * end
+            for end in proportions.wilson((value - bounds[0]) / width, dof + 1, dof=dof)
+        )
     return replace(
         row, value=value, stderr=stderr, low=max(low, bounds[0]), high=min(high, bounds[1]), note=note
     )
