@@ -114,12 +114,13 @@ def read_clusters(
         clusters: made of the same images.
         features: of the identity images, [m, d].
         terms: the whole identity of each, [m].
-        labels: the part of it that is read, [m].
+        labels: the part of it that is read, [m]; empty where the prompt leaves it unsaid.
         sure: smallest probability, over all clusters that are read alike, of an answer.
     """
     x, y = np.asarray(features, dtype=np.float64), _codes(terms)
-    names = tuple(dict.fromkeys(labels))
-    wanted = np.array([names.index(one) for one in labels], dtype=np.intp)
+    names = tuple(dict.fromkeys(one for one in labels if one))
+    said = np.array([one != "" for one in labels])
+    wanted = np.array([names.index(one) if one else -1 for one in labels], dtype=np.intp)
     found = np.empty(len(x), dtype=np.intp)
     number = len(clusters.centroids)
     for out, turn, centroids, members in _held_out(x, y, number):
@@ -127,7 +128,7 @@ def read_clusters(
         majority = _majorities(members, wanted[~out], number, len(names))
         found[out] = _read(without, x[out], majority, len(names), sure)
     majority = _majorities(clusters.members, wanted, number, len(names))
-    return Reading(names, majority, class_errors(names, wanted, found), sure)
+    return Reading(names, majority, class_errors(names, wanted[said], found[said]), sure)
 
 
 def _read(clusters: Clusters, features: ArrayLike, majority: Answers, none: int, sure: float) -> Answers:
@@ -141,8 +142,9 @@ def _read(clusters: Clusters, features: ArrayLike, majority: Answers, none: int,
 
 def _majorities(members: Answers, wanted: Answers, number: int, none: int) -> Answers:
     counts = np.zeros((number, none))
-    np.add.at(counts, (members, wanted), 1.0)
-    clear = counts.max(axis=1) >= CLEAR * counts.sum(axis=1)
+    said = wanted >= 0
+    np.add.at(counts, (members[said], wanted[said]), 1.0)
+    clear = counts.max(axis=1) >= np.maximum(CLEAR * counts.sum(axis=1), 1)
     return np.where(clear, counts.argmax(axis=1), none)
 
 

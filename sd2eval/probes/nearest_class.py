@@ -23,7 +23,7 @@ from sd2eval.probes.shares import Answers, ClassErrors, class_errors
 Array = NDArray[np.float64]
 
 FOLDS = 50
-"""Parts into which known images are cut to count errors, at most; with fewer images, each is left out alone."""
+"""Parts into which known images are cut to count errors; fewer images than that are left out one by one."""
 FAR = 0.98
 """Share of the known images that is near enough to a centroid by definition."""
 SURE = 0.6
@@ -135,7 +135,7 @@ def _centroids(x: Array, y: Answers) -> Array:
 
 
 def _nearest(x: Array, centroids: Array) -> tuple[Answers, Array, Array]:
-    """Return the nearest centroid of each row, the distance to it, and its probability among all, [n] each."""
+    """Return the nearest centroid of each row, the distance to it and its probability, [n] each."""
     squares = np.square(x[:, None, :] - centroids).sum(axis=2)
     nearest = squares.argmin(axis=1)
     least = squares.min(axis=1)

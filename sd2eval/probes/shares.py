@@ -114,7 +114,8 @@ def class_errors(names: Sequence[str], known: ArrayLike, answers: ArrayLike) -> 
 def merged_answers(answers: ArrayLike, groups: Sequence[str]) -> Answers:
     """Return answers about classes as answers about groups of them, in the order of `ClassErrors.merged`."""
     names, index = _first_seen(groups)
-    return np.append(index, len(names))[np.asarray(answers)]
+    merged: Answers = np.append(index, len(names))[np.asarray(answers)]
+    return merged
 
 
 def corrected(answers: ArrayLike, errors: ClassErrors, groups: ArrayLike | None = None) -> list[ClassShare]:
