@@ -26,7 +26,7 @@ worker
 shard_arrays
 session
 paired front
-identity evaluate tentative plots tables shard mini coco
+identity evaluate tentative plots tables shard mini coco floors
 reference networks
 extractors
 weights.models

@@ -42,18 +42,31 @@ def section(title: str, tiles: Sequence[Tile], *, blurred: bool = False) -> Imag
         uint8 [H, W, 3].
     """
     shown = list(tiles)[:MOST]
-    rows = -(-len(shown) // COLUMNS)
+    rows = [_Row(shown[start : start + COLUMNS]) for start in range(0, len(shown), COLUMNS)]
     step = SIDE + 2 * FRAME + GAP
-    height = SIDE + 2 * FRAME + (PROMPT_LINES + FOUND_LINES) * LINE + 2 * GAP
-    sheet = Image.new("RGB", (COLUMNS * step + GAP, HEAD + rows * height), "white")
+    height = HEAD + sum(row.height for row in rows)
+    sheet = Image.new("RGB", (COLUMNS * step + GAP, height), "white")
     draw = ImageDraw.Draw(sheet)
     more = f"   (the first {len(shown)} of {len(tiles)})" if len(tiles) > len(shown) else ""
     hidden = "   (blurred; blur=false shows them)" if blurred else ""
     draw.text((GAP, HEAD / 2), f"{title}{more}{hidden}", "black", _font(TITLE_SIZE), anchor="lm")
-    for place, tile in enumerate(shown):
-        corner = (GAP + place % COLUMNS * step, HEAD + place // COLUMNS * height)
-        _paste(sheet, draw, tile, corner, blurred)
+    top = HEAD
+    for row in rows:
+        for column, tile in enumerate(row.tiles):
+            _paste(sheet, draw, tile, (GAP + column * step, top), row.lines, blurred)
+        top += row.height
     return np.asarray(sheet)
+
+
+class _Row:
+    """Tiles side by side, whose findings stand in one line, below the longest prompt."""
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        self.tiles = tiles
+        font = _font(FONT_SIZE)
+        self.lines = max(len(_broken(tile.text, PROMPT_LINES, font)) for tile in tiles)
+        found = max(len(_broken(tile.found, FOUND_LINES, font)) for tile in tiles)
+        self.height = SIDE + 2 * FRAME + (self.lines + found) * LINE + 2 * GAP
 
 
 def stacked(sections: Sequence[Images]) -> Images:
@@ -66,7 +79,12 @@ def stacked(sections: Sequence[Images]) -> Images:
 
 
 def _paste(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], blurred: bool
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    tile: Tile,
+    corner: tuple[int, int],
+    lines: int,
+    blurred: bool,
 ) -> None:
     left, top = corner
     outer = (left, top, left + SIDE + 2 * FRAME - 1, top + SIDE + 2 * FRAME - 1)
@@ -82,7 +100,7 @@ def _paste(
     below = top + SIDE + 2 * FRAME + 4
     font = _font(FONT_SIZE)
     _text(draw, tile.text, (left, below), PROMPT_LINES, font, "black")
-    _text(draw, tile.found, (left, below + PROMPT_LINES * LINE), FOUND_LINES, font, COLOURS[tile.good])
+    _text(draw, tile.found, (left, below + lines * LINE), FOUND_LINES, font, COLOURS[tile.good])
 
 
 def _fitted(image: Images) -> tuple[Image.Image, float, tuple[int, int]]:
@@ -133,7 +151,12 @@ def _text(
     font: ImageFont.FreeTypeFont,
     colour: str,
 ) -> None:
-    """Write a text that is broken by its width in pixels, and ends with dots where it is too long."""
+    for number, line in enumerate(_broken(text, lines, font)):
+        draw.text((corner[0], corner[1] + number * LINE), line, colour, font)
+
+
+def _broken(text: str, lines: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """Return a text in lines that fit below a tile; the last ends with dots where there is more."""
     width = SIDE + 2 * FRAME
     found: list[str] = []
     for word in text.split():
@@ -143,9 +166,8 @@ def _text(
         else:
             found.append(word)
     if len(found) > lines:
-        found = [*found[: lines - 1], f"{found[lines - 1]} {' '.join(found[lines:])}"]
-    for number, line in enumerate(found):
-        draw.text((corner[0], corner[1] + number * LINE), _cut(line, width, font), colour, font)
+        found = [*found[: lines - 1], " ".join(found[lines - 1 :])]
+    return [_cut(line, width, font) for line in found]
 
 
 def _cut(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:

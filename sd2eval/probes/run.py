@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sd2eval import engines, images, provenance
+from sd2eval import engines, images, provenance, report
 from sd2eval.checkpoints import find_weights
 from sd2eval.config import CheckpointConfig, ProbeConfig, PromptsConfig, digest, identity_fields, probing
 from sd2eval.dataset import Dataset, load_dataset
@@ -27,6 +27,7 @@ from sd2eval.probes import contact, joining, records, registry, written
 from sd2eval.probes.base import Answer, Probe, PromptSet
 from sd2eval.probes.bench import Shelf, Workbench
 from sd2eval.probes.components.base import input_digest
+from sd2eval.probes.declared import autoencoder
 from sd2eval.probes.drawing import Key, Studio, store_held
 from sd2eval.probes.records import Measured
 from sd2eval.progress import Progress
@@ -91,6 +92,8 @@ def measure(names: Sequence[str], config: ProbeConfig, definitions: list[Checkpo
                 _checkpoint(run, shelf, definition)
         run.measured = records.read(out)
         written.write(run)
+        if autoencoder.PROBE.name in names and (out / "results.csv").exists():
+            report.write_report(out)  # its figure shows the floor
     if not any(one.probe in names for one in run.measured):
         raise InputError("; ".join(dict.fromkeys(run.left_out)))
     return run

@@ -64,7 +64,7 @@ def _of_scenes(bench: Bench, wanted: Sequence[str]) -> PromptSet:
 
 
 def _of_file(bench: Bench, wanted: Sequence[str]) -> PromptSet:
-    needs = {"key": int, "image_id": int, "translations": dict}
+    needs = {"caption_id": int, "image_id": int, "translations": dict}
     found = load_records(bench.settings["file"], needs)
     made_of = []
     for at, record in enumerate(found.records[: int(bench.settings["n"])]):
@@ -73,7 +73,7 @@ def _of_file(bench: Bench, wanted: Sequence[str]) -> PromptSet:
             raise InputError(f"{bench.settings['file']}: records[{at}]: there is no text in {absent[0]}")
         made_of += [
             ProbePrompt(
-                key=record["key"],
+                key=record["caption_id"],  # a probe that draws the caption itself shares the English picture
                 text=record["translations"][one],
                 labels={"language": one},
                 group=record["image_id"],
