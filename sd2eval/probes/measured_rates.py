@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -110,6 +111,29 @@ def _row(metric: str, part: str, n: int, direction: Direction, unit: str, compon
 
 def _unreliable(error: float, limit: float) -> str:
     return f"the component errs too often ({error:.0%}; at most {limit:.0%})"
+
+
+def difference_row(first: Row, second: Row, dof: int | None) -> Row:
+    """Return first less second, which share no image: standard errors add as squares."""
+    value, stderr = first.value - second.value, math.hypot(first.stderr, second.stderr)
+    low, high = interval(value, stderr, dof=dof) if math.isfinite(stderr) else (math.nan, math.nan)
+    return replace(
+        first,
+        part=f"{first.part} - {second.part}",
+        value=value,
+        stderr=stderr,
+        low=low,
+        high=high,
+        n=first.n + second.n,
+        note=first.note,
+    )
+
+
+def degrees(stderrs: Sequence[float], counts: Sequence[int]) -> int:
+    """Return the degrees of freedom of a difference of two means with spreads of their own (Welch 1947)."""
+    squares = np.square(stderrs)
+    below = sum(square**2 / (count - 1) for square, count in zip(squares, counts, strict=True))
+    return max(int(squares.sum() ** 2 / below), 1) if below > 0 else sum(counts) - 2
 
 
 def enough(groups: ArrayLike) -> bool:

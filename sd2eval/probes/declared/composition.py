@@ -227,10 +227,9 @@ def _tile(one: Judged) -> Tile:
 
 
 def _spread(tiles: Sequence[Tile]) -> list[Tile]:
-    """Put tiles so that the first two dozen show every part: every so many-th first."""
-    step = max(1, len(tiles) // 24)
-    first = list(range(len(tiles) - 1, -1, -step))[::-1]
-    return [tiles[i] for i in (*first, *(i for i in range(len(tiles)) if i not in set(first)))]
+    """Put tiles so that the first two dozen show every part, from the first to the last."""
+    first = dict.fromkeys(np.linspace(0, len(tiles) - 1, 24).round().astype(int).tolist())
+    return [tiles[i] for i in (*first, *(i for i in range(len(tiles)) if i not in first))]
 
 
 def _sentences(rows: Sequence[Row]) -> list[str]:
