@@ -236,7 +236,9 @@ def leaves(config: Any, prefix: str = "", *, identity: bool | None = None) -> It
         key = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{key}.", identity=declared)
-        elif isinstance(value, dict) and any(map(dataclasses.is_dataclass, value.values())):
+        elif field.name == "extractors" or (
+            isinstance(value, dict) and any(map(dataclasses.is_dataclass, value.values()))
+        ):
             for name, one in sorted(value.items()):
                 yield from leaves(one, f"{key}.{name}.", identity=declared)
         else:

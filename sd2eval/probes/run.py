@@ -91,11 +91,11 @@ def measure(names: Sequence[str], config: ProbeConfig, definitions: list[Checkpo
             for definition in definitions:
                 _checkpoint(run, shelf, definition)
         run.measured = records.read(out)
+        if not any(one.probe in names for one in run.measured):
+            raise InputError("; ".join(dict.fromkeys(run.left_out)))
         written.write(run)
         if autoencoder.PROBE.name in names and (out / "results.csv").exists():
             report.write_report(out)  # its figure shows the floor
-    if not any(one.probe in names for one in run.measured):
-        raise InputError("; ".join(dict.fromkeys(run.left_out)))
     return run
 
 
