@@ -40,7 +40,7 @@ def rate_row(
         found: bool [n], what the component said; n >= 2.
         groups: labels [n] of what belongs together.
         component: that said it.
-        errors: how often it is right; None where that was not measured.
+        errors: how often it is right; None or without any picture where that was not measured.
         part: slice of the prompts.
         direction: which way is better.
         unit: of the rate.
@@ -49,7 +49,7 @@ def rate_row(
     """
     seen = proportions.rate(found, groups)
     row = _row(metric, part, seen.n, direction, unit, component)
-    if errors is None:
+    if errors is None or not errors.positives or not errors.negatives:
         said = _joined(note, UNMEASURED)
         return replace(row, value=seen.value, stderr=seen.stderr, low=seen.low, high=seen.high, note=said)
     if not errors.error <= limit:

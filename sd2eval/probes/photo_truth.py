@@ -41,7 +41,10 @@ def load_coco(path: Path) -> Any:
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            return COCO(str(path))
+            coco = COCO(str(path))
+        for part in ("images", "annotations", "categories"):
+            coco.dataset[part]
+        return coco
     except (OSError, json.JSONDecodeError, KeyError, TypeError, AssertionError) as error:
         raise InputError(
             f"{path}: cannot be read as COCO annotations ({type(error).__name__}: {error})"

@@ -20,7 +20,14 @@ from sd2eval.weights.models import obtain
 
 COUNTERS = "num_batches_tracked"
 """Ends the names of what training counted; no part of the network's function."""
+SIDE = 800
+"""Pixels that torchvision brings an image's shorter side to before it looks."""
 Answer = dict[str, Tensor]
+
+
+def side(config: ComponentConfig) -> int:
+    """Return the pixels that an image's shorter side is brought to."""
+    return int(config.options.get("side", SIDE))
 
 
 def published(config: ComponentConfig) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Keypoint R-CNN (He et al. 2017) of torchvision, trained on COCO: people and 17 points of each.
 
-Option: `least`, the smallest score that is told at all (default 0.5).
+Options: `least`, the smallest score that is told at all (default 0.5); `side`, pixels that an image's shorter
+side is brought to (default 800, its authors').
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def load(config: ComponentConfig, device: torch.device) -> KeypointRCNN:
         Unavailable: the weights cannot be had, are damaged or another network's.
     """
     with loading(config):
-        network, digest = _torchvision.ready(architecture(), _torchvision.weights(config), device)
+        network, digest = _torchvision.ready(
+            architecture(_torchvision.side(config)), _torchvision.weights(config), device
+        )
     return KeypointRCNN(
         name=config.name,
         digest=digest,
@@ -72,7 +75,7 @@ def load(config: ComponentConfig, device: torch.device) -> KeypointRCNN:
     )
 
 
-def architecture() -> Any:
+def architecture(side: int = _torchvision.SIDE) -> Any:
     """Return the network with random values.
 
     torchvision's own function gives another normalisation when it is not told to fetch weights.
@@ -82,7 +85,7 @@ def architecture() -> Any:
     from torchvision.ops import FrozenBatchNorm2d
 
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d)
-    network = Network(backbone, num_classes=2, num_keypoints=len(KEYPOINTS))
+    network = Network(backbone, num_classes=2, num_keypoints=len(KEYPOINTS), min_size=side)
     for module in network.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.eps = 0.0

@@ -1,6 +1,7 @@
 """Mask R-CNN (He et al. 2017) of torchvision, trained on COCO: objects of 80 kinds, with masks.
 
-Options: `least`, the smallest score that is told at all (default 0.3); `most`, objects per kind (default 16).
+Options: `least`, the smallest score that is told at all (default 0.3); `most`, objects per kind (default
+16); `side`, pixels that an image's shorter side is brought to (default 800, its authors').
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def load(config: ComponentConfig, device: torch.device) -> MaskRCNN:
 
     with loading(config):
         file = _torchvision.weights(config)
-        network = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, progress=False)
+        network = maskrcnn_resnet50_fpn_v2(
+            weights=None, weights_backbone=None, min_size=_torchvision.side(config)
+        )
         network, digest = _torchvision.ready(network, file, device)
     return MaskRCNN(
         name=config.name,

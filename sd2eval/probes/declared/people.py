@@ -72,7 +72,7 @@ def _sides(
         if min(len(chosen), len(real)) < smallest:
             raise Unavailable(
                 f"people: {len(chosen)} captions and {len(real)} real images of '{part}'; at least "
-                f"{smallest} of each are needed: more captions with settings.people.n, or settings.people.smallest"
+                f"{smallest} of each are needed: raise settings.people.n, or lower settings.people.smallest"
             )
         picked = [asked[i] for i in chosen]
         found.append(Side(part=part, prompts=picked, images=images[chosen], real=np.array(real)))
@@ -145,7 +145,9 @@ def _tiles(sides: tuple[Side, Side], boxes: Mapping[int, tuple[Box, ...]]) -> li
         for prompt, image in list(zip(side.prompts, side.images, strict=True))[:12]:
             found = boxes.get(prompt.key, ())
             names = [one.label for one in found]
-            told_of = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "nobody"
+            told_of = (
+                ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "nothing found"
+            )
             good = bool(found) if side.part != OTHERS else None
             tiles.append(
                 Tile(image=image, text=prompt.text, found=f"{side.part}: {told_of}", good=good, boxes=found)
