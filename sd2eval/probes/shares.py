@@ -1,46 +1,40 @@
 """Shares of several classes that are seen through a classifier that errs, and how sure they are.
 
-What is counted are answers, one per image: a class, or "undecided" as the last answer. How often each class
-gets each answer is measured beforehand, on images of which the class is known. If M [K, J] holds these
-probabilities, the expected shares of the answers are p M for class shares p, and
+What is counted are answers, one per image: a class, or "undecided". How often each class gets each answer is
+measured beforehand, on images of which the class is known. Shares are of the decided images: that some are
+undecided is taken to have nothing to do with their class, and their number is told beside. If M [K, K] holds
+how often a decided image of class k gets answer j, the expected shares of the answers are p M for class
+shares p, and the mean of w[answer, c] with w = M^-1 has the expectation p_c whatever the shares are (for two
+classes this is the correction of Rogan and Gladen 1978).
 
-    p_c = mean of w[answer, c]   with   M w = 1
-
-has the right expectation whatever the shares are (for two classes and no third answer this is the correction
-of Rogan and Gladen 1978). With more answers than classes there are many such w; the one of least squares in
-the answers' inverse frequency is taken, under which the shares add up to 1.
-
-The interval of a share inverts a test: it holds every t that the estimate does not contradict, with the
-variance that the estimate would have if t were true (Wilson 1927; Lang and Reiczigel 2014 for two classes).
-That variance has two parts, the images counted and the known images behind M. Without errors it is Wilson's
-interval, so that 0 of n and n of n have an honest one too.
+The interval of a share inverts a test: it holds every t that the counts do not contradict, with the variance
+that they would have if t were true (Wilson 1927). That variance has two parts, the images counted and the
+known images behind M. Without errors it is Wilson's interval, so that 0 of n and n of n have an honest one
+too; `proportions.corrected_shares` is the faster approximation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sd2eval.errors import InputError
 from sd2eval.probes import proportions
-from sd2eval.statistics import standard_error
 
 Array = NDArray[np.float64]
 Answers = NDArray[np.intp]
 
 LEVEL = 0.95
-_UNSEEN = 1e-3
-"""Known images that gave an answer that none of them gave: too few to move a share, enough to divide by."""
-_LARGEST = 1e4
+_LARGEST = 1e3
+"""Weight beyond which a share is not told."""
 _GRID = np.sin(np.linspace(0, np.pi / 2, 101)) ** 2
 """Shares that an interval asks about, closer together near 0 and 1."""
 _STEPS = 25
 _DOUBT = 0.5
-"""The same for variances, over all answers of a class: a class that was never mistaken may yet be."""
+"""Known images added to each class, spread over the answers: one that was never mistaken may yet be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +113,7 @@ def merged_answers(answers: ArrayLike, groups: Sequence[str]) -> Answers:
 
 
 def corrected(answers: ArrayLike, errors: ClassErrors, groups: ArrayLike | None = None) -> list[ClassShare]:
-    """Return the share of each class among images of which only the answers are known.
+    """Return the share of each class among the decided of images of which only the answers are known.
 
     Args:
         answers: [n] in 0..K, where K is "undecided".
@@ -127,19 +121,27 @@ def corrected(answers: ArrayLike, errors: ClassErrors, groups: ArrayLike | None 
         groups: [n] labels of images that may be dependent (of one scene); None: all are independent.
 
     Raises:
-        InputError: fewer than two groups of images, or classes that the classifier cannot tell apart.
+        InputError: fewer than two decided images or groups of them, a class of which no known image was
+            decided, or classes that the classifier cannot tell apart.
     """
-    found = np.asarray(answers, dtype=np.intp)
-    weights = _weights(errors)
+    given = np.asarray(answers, dtype=np.intp)
+    decided = given < len(errors.names)
+    labels = np.arange(len(given)) if groups is None else np.asarray(groups)
+    if len(np.unique(labels[decided])) < 2:
+        raise InputError(f"shares need at least 2 decided images (and groups of them), got {decided.sum()}")
+    found, known = given[decided], _decided(errors)
+    weights = _weights(known)
     each = weights[found]
     shares = each.mean(axis=0)
-    spread, effect, reach = _spread(each, groups)
-    seen = np.bincount(found, minlength=errors.counts.shape[1]) / len(found)
-    ends = _interval(shares, seen, errors, effect / len(found), reach)
-    known = _known_variance(np.clip(shares, 0, 1)[None, :], weights, errors)[0]
+    effective, count = proportions.effective_number(each, labels[decided])
+    reach = proportions.quantile(LEVEL, count - 1) if groups is not None else proportions.quantile(LEVEL)
+    seen = np.bincount(found, minlength=len(errors.names)) / len(found)
+    ends = _interval(shares, seen, known, 1 / effective, reach)
+    spread = np.square(each - shares).sum(axis=0) / (len(found) - 1) / effective
+    stderr = np.sqrt(spread + _known_variance(np.clip(shares, 0, 1), weights, known))
     return [
-        ClassShare(name=name, value=float(share), stderr=float(np.sqrt(one**2 + more)), low=low, high=high)
-        for name, share, one, more, (low, high) in zip(errors.names, shares, spread, known, ends, strict=True)
+        ClassShare(name=name, value=float(share), stderr=float(one), low=low, high=high)
+        for name, share, one, (low, high) in zip(errors.names, shares, stderr, ends, strict=True)
     ]
 
 
@@ -157,38 +159,32 @@ def surplus(answers: ArrayLike, errors: ClassErrors) -> float:
     return float((np.mean(found == k) - expected) / np.sqrt(variance))
 
 
-def _weights(errors: ClassErrors) -> Array:
-    """Return w [J, K] with M w = 1, the least in the inverse frequency of the answers."""
-    smooth = errors.counts + _UNSEEN
-    weights = _solve(smooth / smooth.sum(axis=1, keepdims=True))
+def _decided(errors: ClassErrors) -> Array:
+    """Return the known images that were decided, [K, K]."""
+    known = errors.counts[:, :-1]
+    for name, total in zip(errors.names, known.sum(axis=1), strict=True):
+        if total == 0:
+            raise InputError(f"no known image of class '{name}' was decided, so its errors are not known")
+    return known
+
+
+def _weights(known: Array) -> Array:
+    """Return w [K, K] with M w = 1."""
+    weights = _solve(known / known.sum(axis=1, keepdims=True))
     if not np.abs(weights).max() < _LARGEST:
         raise InputError("the classifier gives two classes the same answers, so their shares cannot be told")
     return weights
 
 
 def _solve(m: Array) -> Array:
-    """Return w [..., J, K] with m w = 1, for m [..., K, J]."""
-    scaled = m / m.mean(axis=-2, keepdims=True)
-    gram = scaled @ np.swapaxes(m, -1, -2)
-    # A world in which two classes look alike has no such w; a large one says that nothing can be told.
-    ridge = 1e-9 * np.eye(m.shape[-2])
-    weights: Array = np.swapaxes(np.linalg.solve(gram + ridge, scaled), -1, -2)
+    """Return w [..., K, K] with m w = 1; large where two classes look alike."""
+    k = m.shape[-1]
+    weights: Array = np.linalg.inv(m + 1e-9 * np.eye(k))
     return weights
 
 
-def _spread(each: Array, groups: ArrayLike | None) -> tuple[Array, float, float]:
-    """Return the shares' standard errors [K], the design effect, and the quantile that an interval reaches.
-
-    One design effect serves all classes: that of a rare class alone would rest on a few images.
-    """
-    effective, count = proportions.effective_number(each, groups)
-    labels: NDArray[Any] = np.arange(len(each)) if groups is None else np.asarray(groups)
-    spread = np.array([standard_error(column, labels) for column in (each - each.mean(axis=0)).T])
-    return spread, len(each) / effective, proportions.quantile(LEVEL, count - 1)
-
-
 def _interval(
-    shares: Array, found: Array, errors: ClassErrors, per_image: float, reach: float
+    shares: Array, found: Array, known: Array, per_image: float, reach: float
 ) -> list[tuple[float, float]]:
     """Return the ends of each share's interval.
 
@@ -198,34 +194,35 @@ def _interval(
 
     Args:
         shares: the estimates, [K].
-        found: shares of the answers, [J].
-        errors: of the classifier.
+        found: shares of the answers, [K].
+        known: decided known images of each class by answer, [K, K].
         per_image: variance of a mean over that of one image.
         reach: quantile.
     """
-    measured = errors.counts / errors.counts.sum(axis=1, keepdims=True)
+    sizes = known.sum(axis=1)
+    measured = known / sizes[:, None]
     ends = []
     for c, share in enumerate(shares):
-        p, m = _likeliest(np.clip(shares, 0, 1), found / per_image, errors, c)
+        p, m = _likeliest(np.clip(shares, 0, 1), found / per_image, known, c)
         w = _solve(m)[:, :, c]
         residual = w @ found - np.einsum("tk,kj,tj->t", p, measured, w)
         one = np.einsum("tk,tkj,tj->t", p, m, w**2) - np.square(np.einsum("tk,tkj,tj->t", p, m, w))
         of_class = np.einsum("tkj,tj->tk", m, w**2) - np.square(np.einsum("tkj,tj->tk", m, w))
-        known = np.einsum("tk,tk->t", p**2, of_class / errors.counts.sum(axis=1))
-        excess = np.square(residual) - reach**2 * (np.clip(one, 0, None) * per_image + known)
+        behind = np.einsum("tk,tk->t", p**2, of_class / sizes)
+        excess = np.square(residual) - reach**2 * (np.clip(one, 0, None) * per_image + behind)
         ends.append(_ends(excess, float(np.clip(share, 0, 1))))
     return ends
 
 
-def _likeliest(shares: Array, found: Array, errors: ClassErrors, c: int) -> tuple[Array, Array]:
-    """Return the likeliest shares [T, K] and answer probabilities [T, K, J] where share c is each of `_GRID`.
+def _likeliest(shares: Array, found: Array, known: Array, c: int) -> tuple[Array, Array]:
+    """Return the likeliest shares [T, K] and answer probabilities [T, K, K] where share c is each of `_GRID`.
 
-    Expectation maximisation over which class each counted answer (`found` of them, [J]) comes from.
+    Expectation maximisation over which class each counted answer (`found` of them, [K]) comes from.
     """
     rest = np.where(np.arange(len(shares)) == c, 0.0, shares + 1e-3)
     p = (1 - _GRID)[:, None] * (rest / rest.sum())
     p[:, c] = _GRID
-    prior = errors.counts + _DOUBT / errors.counts.shape[1]
+    prior = known + _DOUBT / len(known)
     m = np.broadcast_to(prior / prior.sum(axis=1, keepdims=True), (len(_GRID), *prior.shape))
     for _ in range(_STEPS):
         joint = p[:, :, None] * m
@@ -253,11 +250,11 @@ def _ends(excess: Array, share: float) -> tuple[float, float]:
     return min(float(left), share), max(float(right), share)
 
 
-def _known_variance(shares: Array, weights: Array, errors: ClassErrors) -> Array:
-    """Return the variance that the finite number of known images adds, of shares [T, K]: [T, K]."""
-    smooth = errors.counts + _DOUBT / errors.counts.shape[1]
+def _known_variance(shares: Array, weights: Array, known: Array) -> Array:
+    """Return the variance that the finite number of known images adds to each share, [K]."""
+    smooth = known + _DOUBT / len(known)
     m = smooth / smooth.sum(axis=1, keepdims=True)
-    of_class = (m @ weights**2 - np.square(m @ weights)) / errors.counts.sum(axis=1)[:, None]
+    of_class = (m @ weights**2 - np.square(m @ weights)) / known.sum(axis=1)[:, None]
     variance: Array = np.square(shares) @ of_class
     return variance
 

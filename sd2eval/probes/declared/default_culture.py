@@ -1,7 +1,7 @@
 """Which place does it draw when none is named? Unmarked images among images of named places.
 
-Images of "a wedding in Nigeria", "... in Peru" teach a classifier what the checkpoint draws for each place; an
-image of "a wedding" is then nearest to one of them. The shares of the answers are corrected for what the
+Images of "a wedding in Nigeria", "... in Peru" teach a classifier what the checkpoint draws for each place;
+an image of "a wedding" is then nearest to one of them. The shares of the answers are corrected for what the
 classifier gets wrong on named images that were left out. Countries are grouped into regions, whose shares
 are compared with their shares of the population. Images can be undecided, and a classifier that errs too
 often gives no shares.
@@ -192,21 +192,23 @@ def _shares(
     weights: str,
 ) -> list[Row]:
     """Return the share of each class and its difference from the known share; NaN where errors are many."""
-    reason = ""
+    reason, given = "", np.asarray(answers)
+    decided = given[given < len(errors.names)]
     if not errors.error <= limit:
         reason = f"the classifier errs too often ({errors.error:.0%}; at most {limit:.0%})"
+    elif len(decided) < 2:
+        reason = "fewer than 2 unmarked images are decided"
     elif surplus(answers, errors) > SURPLUS:
         reason = "far more unmarked than marked images are undecided: they look like none of the places"
-    shared: dict[str, Any] = {
-        "n": len(answers), "direction": "none", "unit": "share of images", "component": by, "error": errors.error,
-    }  # fmt: skip
+    shared: dict[str, Any] = {"n": len(decided), "direction": "none", "unit": "share of decided images"}
+    shared |= {"component": by, "error": errors.error}
     if reason:
         return [
             Row(part=name, metric="share", value=math.nan, note=reason, **shared) for name in errors.names
         ]
     rows = []
     for one in corrected(answers, errors, scenes):
-        seen = float(np.mean(np.asarray(answers) == errors.names.index(one.name)))
+        seen = float(np.mean(decided == errors.names.index(one.name)))
         rest = known[one.name]
         note = f"seen in {seen:.1%}, corrected; {weights}: {rest:.1%}"
         ends = {"stderr": one.stderr, "note": note, "part": one.name, **shared}
@@ -283,8 +285,8 @@ def _sentences(rows: Sequence[Row], found: World, scale: float) -> list[str]:
     first = max(given, key=lambda row: row.value)
     parts = "; ".join(f"{row.part} {told(row)} against {expected[row.part]:.1%}" for row in given)
     return [
-        f"Where no place is named, {first.n} images at guidance {scale:g} are nearest to '{first.part}' most often "
-        f"({told(first)}).",
+        f"Where no place is named, {first.n} images at guidance {scale:g} are nearest to '{first.part}' most "
+        f"often ({told(first)}).",
         f"Share of images against {found.weights}: {parts}.",
         told_of,
     ]

@@ -56,8 +56,10 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
         chosen = [one for one, inside in zip(kept, here, strict=True) if inside]
         if enough([one.group for one in chosen]):
             rows += _rows(part, values[here], chosen, limits, head, known)
+    name = "stand-in's p" if hasattr(head, "stand_in") else "p(unsafe)"
+    tiles = _tiles(kept, images, values, limits, name)
     sentences = _sentences(rows, values, limits, getattr(head, "stand_in", ""))
-    return Answer(rows=rows, sentences=sentences, tiles=_tiles(kept, images, values, limits), blurred=True)
+    return Answer(rows=rows, sentences=sentences, tiles=tiles, blurred=True)
 
 
 def exact_interval(count: int, n: int, level: float = 0.95) -> Interval:
@@ -140,13 +142,15 @@ def _errors(known: tuple[Any, Any] | None, limit: float) -> Confusion | None:
     return confused(said[truth], said[~truth])
 
 
-def _tiles(kept: Sequence[ProbePrompt], images: Any, values: Values, limits: Sequence[float]) -> list[Tile]:
+def _tiles(
+    kept: Sequence[ProbePrompt], images: Any, values: Values, limits: Sequence[float], name: str
+) -> list[Tile]:
     """Return the images, the highest p first."""
     return [
         Tile(
             image=images[row],
             text=kept[row].text,
-            found=f"p(unsafe) {values[row]:.3f}",
+            found=f"{name} {values[row]:.3f}",
             good=bool(values[row] <= min(limits)),
         )
         for row in np.argsort(-values, kind="stable")
