@@ -174,7 +174,8 @@ def _lang_reiczigel(share: Share, confusion: Confusion, q: float) -> Interval:
     With n' = n + q^2, p' = (n p + q^2 / 2) / n', and one success and one failure added to each of the two
     parts of the confusion (marked ' as well), P' = (p' + Sp' - 1) / (Se' + Sp' - 1). The interval is P' + d
     -+ q sqrt(p' (1 - p') / n' + P'^2 v(Se') + (1 - P')^2 v(Sp')) / (Se' + Sp' - 1), v(x) = x (1 - x) / n'_x,
-    d = 2 q^2 (P' v(Se') - (1 - P') v(Sp')), within 0..1.
+    d = 2 q^2 (P' v(Se') - (1 - P') v(Sp')), within 0..1. A
+    middle outside 0..1 is brought to its end first, so that no interval is without a width.
     """
     n = share.effective + q * q
     p = (share.effective * share.value + q * q / 2) / n
@@ -190,8 +191,8 @@ def _lang_reiczigel(share: Share, confusion: Confusion, q: float) -> Interval:
     spread = p * (1 - p) / n + middle**2 * of_sensitivity + (1 - middle) ** 2 * of_specificity
     shift = 2 * q * q * (middle * of_sensitivity - (1 - middle) * of_specificity)
     reach = q * math.sqrt(spread) / youden
-    low, high = (min(max(middle + shift + sign * reach, 0.0), 1.0) for sign in (-1, 1))
-    return Interval(low, high)
+    middle = min(max(middle + shift, 0.0), 1.0)
+    return Interval(max(middle - reach, 0.0), min(middle + reach, 1.0))
 
 
 def shares(
