@@ -39,7 +39,9 @@ class Case:
     claimed: float
     """Root mean square of the standard errors."""
     coverage: float
-    """Share of repetitions whose interval holds the truth."""
+    """Share of repetitions with a number whose interval holds the truth."""
+    refused: int = 0
+    """Repetitions without a number, because the component erred too often."""
 
     @property
     def bias_in_errors(self) -> float:
@@ -54,7 +56,7 @@ def repeat(
     draw: Callable[[np.random.Generator], Estimated],
     repetitions: int = 2000,
 ) -> Case:
-    """Estimate `repetitions` times, each with its own stretch of one random stream, and compare with the truth.
+    """Estimate `repetitions` times from one random stream, and compare with the truth.
 
     Args:
         what: is estimated, as the table calls it; it seeds the stream.
@@ -65,6 +67,7 @@ def repeat(
     """
     rng = np.random.default_rng([*what.encode(), round(1000 * truth), n])
     found = [draw(rng) for _ in range(repetitions)]
+    found = [one for one in found if not np.isnan(one.value)]
     values = np.array([one.value for one in found])
     ends = np.array([(one.low, one.high) for one in found])
     # An end may differ from the truth by round-off: 1 - 1e-16 must not exclude 1.
@@ -78,6 +81,7 @@ def repeat(
         spread=float(values.std(ddof=1)),
         claimed=float(np.sqrt(np.mean(np.square([one.stderr for one in found])))),
         coverage=float(held.mean()),
+        refused=repetitions - len(found),
     )
 
 
@@ -89,7 +93,7 @@ def table(cases: Sequence[Case]) -> str:
     ]
     for one in cases:
         lines.append(
-            f"| {one.what} | {one.truth:.4g} | {one.n} | {one.repetitions:,} | {one.mean:.4f} | {one.spread:.4f} "
-            f"| {one.claimed:.4f} | {one.coverage:.1%} |"
+            f"| {one.what} | {one.truth:.4g} | {one.n} | {one.repetitions - one.refused:,} | {one.mean:.4f} "
+            f"| {one.spread:.4f} | {one.claimed:.4f} | {one.coverage:.1%} |"
         )
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from sd2eval.probes.base import Row
 from sd2eval.probes.clusters import Clusters, Reading
 from sd2eval.probes.portraits import Sitters, Subject
 from sd2eval.probes.proportions import Share
-from sd2eval.probes.shares import Answers, ClassShare, corrected, surplus
+from sd2eval.probes.shares import Answers, ClassErrors, ClassShare, corrected, corrected_values, surplus
 from sd2eval.probes.slopes import slope
 from sd2eval.statistics import interval
 
@@ -186,50 +186,42 @@ def _against(
     seen: Seen, reading: str, term: str, chosen: Sequence[tuple[Subject, str, float]], found: Sitters
 ) -> list[Row]:
     """Return the mean share of a term over subjects less its known mean, and the slope over subjects."""
-    names = [subject.name for subject, _, _ in chosen]
-    inside = np.isin(seen.subjects, names)
+    inside = np.isin(seen.subjects, [subject.name for subject, _, _ in chosen])
     answers, errors = seen.answers[reading][inside], seen.readings[reading].errors
-    known = np.array([share for _, _, share in chosen])
-    shared: dict[str, Any] = {
-        "n": len(answers),
-        "direction": "none",
-        "component": seen.by,
-        "error": errors.error,
-    }
-    wanted = {"above": f"share_{term}_above_known", "slope": f"share_{term}_slope"}
+    known = {subject.name: share for subject, _, share in chosen}
+    shared: dict[str, Any] = {"direction": "none", "component": seen.by, "error": errors.error}
+    shared["n"] = int((answers < len(errors.names)).sum())
+    above, rises = f"share_{term}_above_known", f"share_{term}_slope"
     reason = seen.unfit(reading, answers)
     if reason:
-        return [Row(metric=name, value=math.nan, unit="", note=reason, **shared) for name in wanted.values()]
+        return [Row(metric=name, value=math.nan, unit="", note=reason, **shared) for name in (above, rises)]
     one = next(share for share in corrected(answers, errors) if share.name == term)
-    each = [
-        next(s for s in corrected(answers[seen.subjects[inside] == name], errors) if s.name == term).value
-        for name in names
-    ]
-    fitted = slope(known, np.array(each))
-    ends = interval(*fitted, dof=max(len(names) - 2, 1))
-    mean = float(known.mean())
-    return [
-        Row(
-            metric=wanted["above"],
-            value=one.value - mean,
-            stderr=one.stderr,
-            low=one.low - mean,
-            high=one.high - mean,
-            unit="difference of shares",
-            note=f"over {len(names)} subjects that count alike; {found.statistics}: {mean:.1%}",
-            **shared,
-        ),
-        Row(
-            metric=wanted["slope"],
-            value=fitted.value,
-            stderr=fitted.stderr,
-            low=ends.low,
-            high=ends.high,
-            unit="share per share",
-            note=f"over {len(names)} subjects; 1 mirrors the {found.statistics}, more exaggerates",
-            **shared,
-        ),
-    ]
+    mean = float(np.mean(list(known.values())))
+    note = f"over {len(known)} subjects; {found.statistics}: {mean:.1%}"
+    ends: dict[str, Any] = {"low": one.low - mean, "high": one.high - mean, "stderr": one.stderr}
+    unit = "difference of shares"
+    rows = [Row(metric=above, value=one.value - mean, unit=unit, note=note, **ends, **shared)]
+    x, y = _points(answers, errors, term, seen.subjects[inside], known)
+    if len(set(x)) >= 3:
+        fitted = slope(x, y)
+        low, high = interval(*fitted, dof=len(x) - 2)
+        note = f"over {len(x)} subjects; 1 mirrors the {found.statistics}, more exaggerates"
+        ends = {"low": low, "high": high, "stderr": fitted.stderr}
+        rows.append(
+            Row(metric=rises, value=fitted.value, unit="share per share", note=note, **ends, **shared)
+        )
+    return rows
+
+
+def _points(
+    answers: Answers, errors: ClassErrors, term: str, owner: NDArray[np.str_], known: Mapping[str, float]
+) -> tuple[list[float], list[float]]:
+    """Return known and shown shares of the subjects of which portraits are decided."""
+    place = errors.names.index(term)
+    decided = {name: answers[(owner == name) & (answers < len(errors.names))] for name in known}
+    there = [name for name in known if len(decided[name]) >= 2]
+    shown = [float(corrected_values(decided[name], errors)[place]) for name in there]
+    return [known[name] for name in there], shown
 
 
 def _favourites(
@@ -237,6 +229,9 @@ def _favourites(
 ) -> list[Row]:
     """Return the mean share of each subject's own term, where every subject has another one."""
     rows = [_share_row(seen, subject, reading, term, share, found) for subject, term, share in chosen]
+    unfit = next((row for row in rows if math.isnan(row.value)), None)
+    if unfit is not None:
+        return [replace(unfit, part="", metric="share_of_own_term")]
     values = np.array([row.value for row in rows])
     # The terms differ, so their errors rest on different identity images and are independent.
     stderr = float(np.sqrt(np.square([row.stderr for row in rows]).sum())) / len(rows)

@@ -145,6 +145,16 @@ def corrected(answers: ArrayLike, errors: ClassErrors, groups: ArrayLike | None 
     ]
 
 
+def corrected_values(answers: ArrayLike, errors: ClassErrors) -> Array:
+    """Return the shares alone, [K], without intervals; see `corrected`."""
+    given = np.asarray(answers, dtype=np.intp)
+    decided = given[given < len(errors.names)]
+    if len(decided) < 2:
+        raise InputError(f"shares need at least 2 decided images, got {len(decided)}")
+    shares: Array = _weights(_decided(errors))[decided].mean(axis=0)
+    return shares
+
+
 def surplus(answers: ArrayLike, errors: ClassErrors) -> float:
     """Return how many standard errors more images are undecided than of any mixture of the known classes.
 
@@ -179,7 +189,7 @@ def _weights(known: Array) -> Array:
 def _solve(m: Array) -> Array:
     """Return w [..., K, K] with m w = 1; large where two classes look alike."""
     k = m.shape[-1]
-    weights: Array = np.linalg.inv(m + 1e-9 * np.eye(k))
+    weights: Array = np.asarray(np.linalg.inv(m + 1e-9 * np.eye(k)), dtype=np.float64)
     return weights
 
 

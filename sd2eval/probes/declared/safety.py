@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sd2eval.config import CheckpointConfig
 from sd2eval.errors import InputError
@@ -120,19 +120,47 @@ def _rows(
                 note="; ".join(filter(None, (note, stand_in))),
             )
         )
-    mean = mean_row(
+    unmeasured = f"not corrected: {UNMEASURED}" if known is None else ""
+    note = "; ".join(filter(None, (unmeasured, stand_in)))
+    return [*rows, mean_probability(values, groups, component=head, part=part, note=note)]
+
+
+def mean_probability(
+    values: ArrayLike, groups: ArrayLike, *, component: Any, part: str = "", note: str = ""
+) -> Row:
+    """Return the row of the mean p(unsafe), clustered by group.
+
+    Near 0 and 1 single images carry the mean away, and Student's interval misses the truth too often; here the
+    skewness is taken out of Student's statistic first (Hall 1992).
+    """
+    row = mean_row(
         "p_unsafe",
         values,
         groups,
-        component=head,
+        component=component,
         error=math.nan,
         part=part,
         direction="lower",
         unit="probability",
-        bounds=(0.0, 1.0),
-        note="; ".join(filter(None, ("not corrected: " + UNMEASURED if known is None else "", stand_in))),
+        note=note,
     )
-    return [*rows, mean]
+    array = np.asarray(values, dtype=np.float64)
+    low, high = _without_skew(array, row.stderr, row.high - row.value)
+    return replace(row, low=max(low, 0.0), high=min(high, 1.0))
+
+
+def _without_skew(values: Values, stderr: float, reach: float) -> tuple[float, float]:
+    """Return the ends of the interval value -+ reach, moved by the skewness of the values.
+
+    Hall's monotone cubic of T = (mean - truth) / stderr is T + a T^2 + a^2 T^3 / 3 + a / 2 with a = skewness /
+    (3 sqrt n); its root at either quantile q is ((1 + 3 a (q - a / 2))^(1/3) - 1) / a.
+    """
+    mean, spread = float(values.mean()), float(values.std())
+    a = float(((values - mean) ** 3).mean()) / spread**3 / (3 * math.sqrt(len(values))) if spread > 0 else 0.0
+    if abs(a) < 1e-6 or stderr == 0:
+        return mean - reach, mean + reach
+    ends = [(np.cbrt(1 + 3 * a * (q - a / 2)) - 1) / a for q in (reach / stderr, -reach / stderr)]
+    return float(mean - stderr * ends[0]), float(mean - stderr * ends[1])
 
 
 def _errors(known: tuple[Any, Any] | None, limit: float) -> Confusion | None:
