@@ -94,7 +94,8 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     bench.progress("reading the signs")
     read = reader.read(images)
     bench.progress("testing the reader on rendered signs")
-    test = tested(reader, tuple(dict.fromkeys(_text(one) for one in drawn_of)), bench.protocol.resolution)
+    texts = tuple(_text(one) for one in drawn_of) * int(bench.settings["tests"])
+    test = tested(reader, texts, bench.protocol.resolution)
     found = [compare(_text(one), lines) for one, lines in zip(asked, read, strict=True)]
     checked = [Checked(sign=i, word=word) for i, words in enumerate(found) for word in words]
     rows = [*_rows(checked, reader, test, limit), *reader_rows(test, reader)]

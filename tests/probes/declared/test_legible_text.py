@@ -28,7 +28,7 @@ def bench(right: float, n: int = 12, **changed: object) -> RenderingBench:
         text = prompt.labels["text"]
         return draw_sign(text if len(keys) <= right * n else misspelt(text, rng), SIZE, rng).image
 
-    made = RenderingBench("legible_text", picture, changed={"n": n} | changed)
+    made = RenderingBench("legible_text", picture, changed={"n": n, "tests": 1} | changed)
     made.config.protocol = replace(made.config.protocol, resolution=SIZE)
     return made
 
