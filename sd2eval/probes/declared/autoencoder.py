@@ -35,6 +35,7 @@ from sd2eval.probes.base import (
     Unavailable,
     label,
 )
+from sd2eval.probes.means import mean_interval
 from sd2eval.probes.regions import Instances, as_shown, parts_of
 from sd2eval.statistics import interval, standard_error
 
@@ -93,6 +94,9 @@ class Floor:
     """A distance of reconstructions to their own originals."""
 
     value: float
+    """Without the bias that the number of images leaves in."""
+    plain: float
+    """As distances are usually given."""
     stderr: float
     dof: int
 
@@ -104,14 +108,18 @@ def paired_frechet(
 
     Both sides vary together, and nearly cancel: leaving an image out on one side only would say nothing. So
     blocks of pairs are left out (delete-a-group jackknife, Kott 2001): with G blocks, the standard error is
-    sqrt((G - 1) / G * sum of (value without block g - their mean)^2), with G - 1 degrees of freedom.
+    sqrt((G - 1) / G * sum of (value without block g - their mean)^2), with G - 1 degrees of freedom, and the
+    value is G times the plain one less G - 1 times the mean without a block, which has no bias of order 1 /
+    n.
     """
     n = len(features)
     count = min(blocks, n)
     block = np.arange(n) % count
     without = np.array([_frechet(features[block != g], originals[block != g]) for g in range(count)])
     spread = float(np.square(without - without.mean()).sum())
-    return Floor(_frechet(features, originals), float(np.sqrt((count - 1) / count * spread)), count - 1)
+    plain = _frechet(features, originals)
+    value = max(count * plain - (count - 1) * float(without.mean()), 0.0)
+    return Floor(value, plain, float(np.sqrt((count - 1) / count * spread)), count - 1)
 
 
 def _frechet(features: NDArray[np.float32], originals: NDArray[np.float32]) -> float:
@@ -212,7 +220,8 @@ def _rows(bench: Bench, found: Collected, count: int) -> Iterator[Row]:
         direction="lower",
         unit="squared feature distance",
         component=label(distance),
-        note="reconstructions against their own originals: the floor under every such distance of a sweep",
+        note="reconstructions against their own originals: the floor under every such distance of a sweep; "
+        f"jackknifed, plain {floor.plain:.4g}",
     )
     for (part, metric), chunks in found.values.items():
         by = label(perceptual) if metric.startswith("lpips") else ""
@@ -223,11 +232,11 @@ def _mean_row(part: str, metric: str, values: Values, component: str, count: int
     """Return the mean over images; NaN where hardly any has the part."""
     direction, unit = UNITS.get(metric, ("lower", "distance"))
     few = len(values) < LEAST
-    mean = stderr = float("nan")
+    mean = stderr = low = high = float("nan")
     if not few:
         estimate = mean_of_images(values)
         mean, stderr = estimate.value, standard_error(estimate.influence)
-    low, high = interval(mean, stderr, dof=max(len(values) - 1, 1))
+        low, high = mean_interval(estimate)
     inside = f"{'only ' * few}{len(values)} of {count} images have it; inside masks"
     return Row(
         part=part,

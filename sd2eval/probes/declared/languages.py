@@ -26,8 +26,9 @@ from sd2eval.probes.base import (
     Tile,
     label,
 )
+from sd2eval.probes.means import mean_interval
 from sd2eval.probes.prompt_sets import load_records, made
-from sd2eval.statistics import Difference, Estimate, difference, holm, interval, p_value, standard_error
+from sd2eval.statistics import Estimate, holm, p_value, standard_error
 
 ENGLISH = "en"
 MINI_NAMES = {"en": "English", "es": "Spanish", "de": "German"}
@@ -107,21 +108,21 @@ def _unit(rows: Features) -> Array:
     return unit
 
 
-def loss(english: Scored, other: Scored, groups: Sequence[int]) -> Difference:
-    """Return how much lower a language scores than English, paired by caption, clustered by image."""
-    return difference(_mean(english.own), _mean(other.own), groups)
+def loss(english: Scored, other: Scored) -> Estimate:
+    """Return how much lower a language scores than English, paired by caption."""
+    return _mean(english.own - other.own)
 
 
-def kept(english: Scored, other: Scored, groups: Sequence[int]) -> Difference:
-    """Return which share of the gain over unrelated captions a language keeps, and its standard error.
+def kept(english: Scored, other: Scored) -> Estimate:
+    """Return which share of the gain over unrelated captions a language keeps.
 
     The gain is the cosine with the own caption less that with the others': 1 keeps all that English has, 0
-    draws nothing of the caption. A ratio of means, by the delta method.
+    draws nothing of the caption. A ratio of means, with influences by the delta method.
     """
     top, bottom = other.own - other.others, english.own - english.others
     ratio = float(top.mean() / bottom.mean())
     influence = (top - ratio * bottom) / bottom.mean()
-    return Difference(ratio, standard_error(influence - influence.mean(), groups))
+    return Estimate(ratio, influence - influence.mean())
 
 
 def _mean(values: Array) -> Estimate:
@@ -161,44 +162,49 @@ def _rows(
     found: Mapping[str, Scored], groups: Sequence[int], bench: Bench, judge: str, notes: Mapping[str, str]
 ) -> list[Row]:
     metric = "clip_mini" if bench.family == "mini" else "clip_score"
-    others = [name for name in found if name != ENGLISH]
-    dof = len(set(groups)) - 1
+    english, others = found[ENGLISH], [name for name in found if name != ENGLISH]
 
-    def row(part: str, name: str, value: Difference, direction: str, unit: str, note: str = "") -> Row:
-        ends = interval(value.value, value.stderr, dof=dof)
+    def row(part: str, name: str, one: Estimate, unit: str, note: str = "") -> Row:
+        low, high = mean_interval(one, groups)
         return Row(
             part=part,
             metric=name,
-            value=value.value,
-            stderr=value.stderr,
-            low=ends.low,
-            high=ends.high,
-            n=len(groups),
-            direction=direction,  # type: ignore[arg-type]
+            value=one.value,
+            stderr=standard_error(one.influence, groups),
+            low=low,
+            high=high,
+            n=one.n,
+            direction="lower" if name.endswith("_loss") else "higher",
             unit=unit,
             component=judge,
             note=note,
         )
 
-    losses = {name: loss(found[ENGLISH], found[name], groups) for name in others}
-    sure = holm([p_value(one.value, one.stderr, dof) for one in losses.values()])
-    english = found[ENGLISH]
-    mean = Scored(
-        np.mean([found[name].own for name in others], axis=0),
-        np.mean([found[name].others for name in others], axis=0),
-    )
+    mean = _average([found[name] for name in others])
     rows = [
-        row("", f"{metric}_loss", loss(english, mean, groups), "lower", "cosine", "mean of the languages"),
-        row("", "kept", kept(english, mean, groups), "higher", "share", "mean of the languages"),
+        row("", f"{metric}_loss", loss(english, mean), "cosine", "mean of the languages"),
+        row("", "kept", kept(english, mean), "share", "mean of the languages"),
     ]
     for name, one in found.items():
-        own = Difference(float(one.own.mean()), standard_error(_mean(one.own).influence, groups))
-        rows.append(row(name, metric, own, "higher", "cosine with the English caption", notes.get(name, "")))
-    for (name, lost), p in zip(losses.items(), sure, strict=True):
+        rows.append(row(name, metric, _mean(one.own), "cosine with the English caption", notes.get(name, "")))
+    losses = [loss(english, found[name]) for name in others]
+    for name, lost, p in zip(others, losses, _corrected(losses, groups), strict=True):
         note = f"paired with English; p = {p:.2g} (Holm, {len(others)} languages)"
-        rows.append(row(name, f"{metric}_loss", lost, "lower", "cosine", note))
-        rows.append(row(name, "kept", kept(english, found[name], groups), "higher", "share"))
+        rows.append(row(name, f"{metric}_loss", lost, "cosine", note))
+        rows.append(row(name, "kept", kept(english, found[name]), "share"))
     return rows
+
+
+def _average(languages: Sequence[Scored]) -> Scored:
+    """Return the mean over languages, caption by caption."""
+    own, others = (np.mean([getattr(one, key) for one in languages], axis=0) for key in ("own", "others"))
+    return Scored(own, others)
+
+
+def _corrected(losses: Sequence[Estimate], groups: Sequence[int]) -> Array:
+    """Return the p-values of "nothing is lost", corrected for the number of languages."""
+    dof = len(set(groups)) - 1
+    return holm([p_value(one.value, standard_error(one.influence, groups), dof) for one in losses])
 
 
 def _sentences(rows: Sequence[Row], bench: Bench) -> list[str]:
