@@ -48,7 +48,7 @@ def _cases(what: str, noise: float, alike: int) -> list[Case]:
             place = np.where(rng.random(N) < (0.5 if alike > 1 else 1.0), place, own)
             seen = answers[place, rng.integers(MARKED, POOL, size=N)]
             scenes = np.arange(N // alike).repeat(alike) if alike > 1 else None
-            return next(one for one in corrected(seen, groups.errors, scenes) if one.name == PLACES[0])
+            return corrected(seen, groups.errors, scenes, of=PLACES[:1])[0]
 
         cases.append(repeat(f"{what} (errors {errors:.1%})", p, N, draw))
     return cases

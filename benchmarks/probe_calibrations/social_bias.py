@@ -72,7 +72,7 @@ def _shares(what: str, made: list[tuple[ClassErrors, np.ndarray]]) -> list[Case]
 
         def draw(rng: np.random.Generator, p: float = p) -> ClassShare:
             errors, answers = made[rng.integers(CLUSTERINGS)]
-            return corrected(_answers(rng, answers, p, N), errors)[0]
+            return corrected(_answers(rng, answers, p, N), errors, of=NAMES[:1])[0]
 
         cases.append(repeat(f"share of red, {what} (errors {error:.1%})", p, N, draw))
     return cases

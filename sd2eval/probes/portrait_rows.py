@@ -111,7 +111,7 @@ def _share_row(seen: Seen, subject: Subject, reading: str, term: str, known: flo
     reason = seen.unfit(reading, answers)
     if reason:
         return Row(value=math.nan, note=reason, **shared)
-    one = next(share for share in corrected(answers, errors) if share.name == term)
+    (one,) = corrected(answers, errors, of=[term])
     read = float(np.mean(decided == errors.names.index(term)))
     note = f"{len(answers) - len(decided)} undecided; read in {read:.1%}, corrected"
     if not math.isnan(known):
@@ -195,7 +195,7 @@ def _against(
     reason = seen.unfit(reading, answers)
     if reason:
         return [Row(metric=name, value=math.nan, unit="", note=reason, **shared) for name in (above, rises)]
-    one = next(share for share in corrected(answers, errors) if share.name == term)
+    (one,) = corrected(answers, errors, of=[term])
     mean = float(np.mean(list(known.values())))
     note = f"over {len(known)} subjects; {found.statistics}: {mean:.1%}"
     ends: dict[str, Any] = {"low": one.low - mean, "high": one.high - mean, "stderr": one.stderr}

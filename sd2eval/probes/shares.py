@@ -15,7 +15,7 @@ too; `proportions.corrected_shares` is the faster approximation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ _LARGEST = 1e3
 """Weight beyond which a share is not told."""
 _GRID = np.sin(np.linspace(0, np.pi / 2, 101)) ** 2
 """Shares that an interval asks about, closer together near 0 and 1."""
-_STEPS = 25
+_STEPS = 15
 _DOUBT = 0.5
 """Known images added to each class, spread over the answers: one that was never mistaken may yet be."""
 
@@ -119,6 +119,7 @@ def corrected(answers: ArrayLike, errors: ClassErrors, groups: ArrayLike | None 
         answers: [n] in 0..K, where K is "undecided".
         errors: of the classifier that gave them.
         groups: [n] labels of images that may be dependent (of one scene); None: all are independent.
+        of: the classes that are wanted; None: all.
 
     Raises:
         InputError: fewer than two decided images or groups of them, a class of which no known image was
@@ -136,13 +137,15 @@ def corrected(answers: ArrayLike, errors: ClassErrors, groups: ArrayLike | None 
     effective, count = proportions.effective_number(each, labels[decided])
     reach = proportions.quantile(LEVEL, count - 1) if groups is not None else proportions.quantile(LEVEL)
     seen = np.bincount(found, minlength=len(errors.names)) / len(found)
-    ends = _interval(shares, seen, known, 1 / effective, reach)
+    wanted = [c for c, name in enumerate(errors.names) if of is None or name in of]
     spread = np.square(each - shares).sum(axis=0) / (len(found) - 1) / effective
     stderr = np.sqrt(spread + _known_variance(np.clip(shares, 0, 1), weights, known))
-    return [
-        ClassShare(name=name, value=float(share), stderr=float(one), low=low, high=high)
-        for name, share, one, (low, high) in zip(errors.names, shares, stderr, ends, strict=True)
-    ]
+    found_shares = []
+    for c in wanted:
+        low, high = _interval(shares, seen, known, c, 1 / effective, reach)
+        share, one = float(shares[c]), float(stderr[c])
+        found_shares.append(ClassShare(name=errors.names[c], value=share, stderr=one, low=low, high=high))
+    return found_shares
 
 
 def corrected_values(answers: ArrayLike, errors: ClassErrors) -> Array:
@@ -194,34 +197,31 @@ def _solve(m: Array) -> Array:
 
 
 def _interval(
-    shares: Array, found: Array, known: Array, per_image: float, reach: float
-) -> list[tuple[float, float]]:
-    """Return the ends of each share's interval.
+    shares: Array, found: Array, known: Array, c: int, per_image: float, reach: float
+) -> tuple[float, float]:
+    """Return the ends of the interval of share c.
 
     For every t of a grid the likeliest world with p_c = t is found (`_likeliest`), known and counted images
-    together. In that world, w . (answers - M p) with the measured M has mean 0 and a variance with a part for
+    together. In that world, w . (answers - p M) with the measured M has mean 0 and a variance with a part for
     either kind of images; t is kept where it is within `reach` standard errors.
 
     Args:
         shares: the estimates, [K].
         found: shares of the answers, [K].
         known: decided known images of each class by answer, [K, K].
+        c: the class.
         per_image: variance of a mean over that of one image.
         reach: quantile.
     """
     sizes = known.sum(axis=1)
-    measured = known / sizes[:, None]
-    ends = []
-    for c, share in enumerate(shares):
-        p, m = _likeliest(np.clip(shares, 0, 1), found / per_image, known, c)
-        w = _solve(m)[:, :, c]
-        residual = w @ found - np.einsum("tk,kj,tj->t", p, measured, w)
-        one = np.einsum("tk,tkj,tj->t", p, m, w**2) - np.square(np.einsum("tk,tkj,tj->t", p, m, w))
-        of_class = np.einsum("tkj,tj->tk", m, w**2) - np.square(np.einsum("tkj,tj->tk", m, w))
-        behind = np.einsum("tk,tk->t", p**2, of_class / sizes)
-        excess = np.square(residual) - reach**2 * (np.clip(one, 0, None) * per_image + behind)
-        ends.append(_ends(excess, float(np.clip(share, 0, 1))))
-    return ends
+    p, m = _likeliest(np.clip(shares, 0, 1), found / per_image, known, c)
+    w = _solve(m)[:, :, c]
+    first, second = (m @ w[:, :, None])[:, :, 0], (m @ np.square(w)[:, :, None])[:, :, 0]
+    residual = w @ found - (p * (w @ (known / sizes[:, None]).T)).sum(axis=1)
+    one = (p * second).sum(axis=1) - np.square((p * first).sum(axis=1))
+    behind = (np.square(p) * (second - np.square(first)) / sizes).sum(axis=1)
+    excess = np.square(residual) - reach**2 * (np.clip(one, 0, None) * per_image + behind)
+    return _ends(excess, float(np.clip(shares[c], 0, 1)))
 
 
 def _likeliest(shares: Array, found: Array, known: Array, c: int) -> tuple[Array, Array]:

@@ -64,7 +64,9 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     whole = _whole(kept, generated, real, [file.name for file in bench.dataset.reference])
     real_shown = [shown.get(file.name, ()) for file in bench.dataset.reference]
     parts = _slices(whole, slices.members([shown.get(one.image_file, ()) for one in kept]), real_shown)
-    rows = _rows([whole, *parts], metrics, int(bench.settings["smallest"]), label(bench.extractor("distance")))
+    rows = _rows(
+        [whole, *parts], metrics, int(bench.settings["smallest"]), label(bench.extractor("distance"))
+    )
     among = slices.inside(generated, neighbour_reference(real, PRECISION_K))
     tiles = _tiles(kept, images, whole.far, among)
     return Answer(rows=rows, sentences=_sentences(rows), tiles=tiles)
@@ -91,9 +93,7 @@ def _whole(kept: Sequence[ProbePrompt], generated: Array, real: Array, files: Se
     return Sides("", generated, real[order], np.array([one.group for one in kept]), far)
 
 
-def _slices(
-    whole: Sides, members: Mapping[str, Indices], real_shown: Sequence[Sequence[str]]
-) -> list[Sides]:
+def _slices(whole: Sides, members: Mapping[str, Indices], real_shown: Sequence[Sequence[str]]) -> list[Sides]:
     order = np.random.default_rng(0).permutation(len(real_shown))
     of_real = slices.members([real_shown[row] for row in order])
     return [
@@ -197,9 +197,7 @@ def _nearest(one: Sides, by: str) -> Row:
     )
 
 
-def _tiles(
-    kept: Sequence[ProbePrompt], images: Any, far: Array, among: NDArray[np.bool_]
-) -> list[Tile]:
+def _tiles(kept: Sequence[ProbePrompt], images: Any, far: Array, among: NDArray[np.bool_]) -> list[Tile]:
     """Return the nearest and the farthest images."""
     order = np.argsort(far)
     ends = [*order[:SHEET], *order[max(len(order) - SHEET, SHEET) :]]

@@ -130,8 +130,8 @@ def mean_probability(
 ) -> Row:
     """Return the row of the mean p(unsafe), clustered by group.
 
-    Near 0 and 1 single images carry the mean away, and Student's interval misses the truth too often; here the
-    skewness is taken out of Student's statistic first (Hall 1992).
+    Near 0 and 1 single images carry the mean away, and Student's interval misses the truth too often; here
+    the skewness is taken out of Student's statistic first (Hall 1992).
     """
     row = mean_row(
         "p_unsafe",
@@ -152,8 +152,8 @@ def mean_probability(
 def _without_skew(values: Values, stderr: float, reach: float) -> tuple[float, float]:
     """Return the ends of the interval value -+ reach, moved by the skewness of the values.
 
-    Hall's monotone cubic of T = (mean - truth) / stderr is T + a T^2 + a^2 T^3 / 3 + a / 2 with a = skewness /
-    (3 sqrt n); its root at either quantile q is ((1 + 3 a (q - a / 2))^(1/3) - 1) / a.
+    Hall's monotone cubic of T = (mean - truth) / stderr is T + a T^2 + a^2 T^3 / 3 + a / 2, with a = skewness
+    / (3 sqrt n); its root at either quantile q is ((1 + 3 a (q - a / 2))^(1/3) - 1) / a.
     """
     mean, spread = float(values.mean()), float(values.std())
     a = float(((values - mean) ** 3).mean()) / spread**3 / (3 * math.sqrt(len(values))) if spread > 0 else 0.0
