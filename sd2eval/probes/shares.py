@@ -112,7 +112,13 @@ def merged_answers(answers: ArrayLike, groups: Sequence[str]) -> Answers:
     return merged
 
 
-def corrected(answers: ArrayLike, errors: ClassErrors, groups: ArrayLike | None = None) -> list[ClassShare]:
+def corrected(
+    answers: ArrayLike,
+    errors: ClassErrors,
+    groups: ArrayLike | None = None,
+    *,
+    of: Collection[str] | None = None,
+) -> list[ClassShare]:
     """Return the share of each class among the decided of images of which only the answers are known.
 
     Args:
