@@ -49,12 +49,9 @@ def calibration_people() -> str:
     eye = mini_detector.load(config.components["mini_detector"], CPU)
     found = np.array([any(one.label == CATEGORY for one in many) for many in eye.detect(soft)])
     kept = there[:1000]
-    return "\n".join(
-        [
-            HEAD,
-            *table(f"'{CATEGORY}' in scenes", singles(found[kept]), singles(found[~kept]), n=73, tests=194),
-        ]
-    )
+    rows = table(f"'{CATEGORY}' in scenes", singles(found[kept]), singles(found[~kept]), n=73, tests=194)
+    parts = ["\n".join([HEAD, *rows]), differences()]
+    return "\n\n".join([*parts, faces(COCO)] if COCO.is_dir() else parts)
 
 
 def faces(coco: Path) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sd2eval.mini import DATA
+from sd2eval.mini.captions import RELATION_PHRASES
 from sd2eval.mini.world import NEVER_COUNTS, NEVER_OBJECTS, NEVER_STACKS, never_occurs
 from sd2eval.probes import mini_tasks
 from sd2eval.probes.base import ProbePrompt
@@ -53,6 +54,17 @@ def test_every_word_is_one_of_the_worlds_captions() -> None:
     captions = json.loads((DATA / "annotations" / "captions_mini.json").read_text())["annotations"]
     known = {word for one in captions for word in words_of(one["caption"])}
     assert {word for one in PROMPTS for word in words_of(one.text)} <= known
+
+
+def test_relations_are_said_as_the_worlds_captions_say_them() -> None:
+    said = {one.labels["relation"] for one in PROMPTS if one.labels["task"] == "position"}
+    assert said == set(mini_tasks.IN_WORLD)
+    for one in PROMPTS:
+        if relation := one.labels.get("relation"):
+            phrases = RELATION_PHRASES[mini_tasks.IN_WORLD[relation]]
+            first, second = one.text.split(next(phrase for phrase in phrases if phrase in one.text))
+            assert one.labels["first"] in first
+            assert one.labels["second"] in second.replace("sphere", "ball")
 
 
 def test_the_cards_own_sentence_is_among_them() -> None:
