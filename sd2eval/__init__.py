@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sd2eval.comparison.compare import compare_runs as compare_runs
     from sd2eval.doctor.examine import run_doctor as run_doctor
     from sd2eval.matrix.compute import protocol_matrix as protocol_matrix
+    from sd2eval.probes.run import run_probes as run_probes
     from sd2eval.report import load_run as load_run
     from sd2eval.report import write_report as write_report
     from sd2eval.reproduction.reproduce import reproduce_run as reproduce_run
@@ -37,6 +38,7 @@ _API = {
     "protocol_matrix": "sd2eval.matrix.compute",
     "reproduce_run": "sd2eval.reproduction.reproduce",
     "run_doctor": "sd2eval.doctor.examine",
+    "run_probes": "sd2eval.probes.run",
     "run_selfcheck": "sd2eval.selfcheck",
     "run_sweep": "sd2eval.sweep",
     "verify_coco": "sd2eval.coco",
@@ -54,6 +56,7 @@ __all__ = [
     "protocol_matrix",
     "reproduce_run",
     "run_doctor",
+    "run_probes",
     "run_selfcheck",
     "run_sweep",
     "verify_coco",

@@ -15,6 +15,7 @@ from sd2eval.words import HELP_WORDS, asks_help, nearest
 
 VERBS = {
     "sweep": "sample checkpoints over guidance scales, score them, draw the Pareto plot",
+    "probe": "the card's limitations and biases, measured: probe all | NAME... [KEY=VALUE]",
     "report": "write tables and plot of a run folder again: report DIR",
     "reproduce": "does a run reproduce the card's figure? a band and a verdict per point: reproduce RUN",
     "compare": "is run B better than run A, and how sure are we? compare RUN_A RUN_B",
@@ -26,7 +27,7 @@ VERBS = {
     "data": "fetch or check COCO 2017 validation: data fetch coco, data verify",
 }
 
-HYDRA_VERBS = ("sweep",)
+HYDRA_VERBS = ("sweep", "probe")
 """They answer `--help` themselves: what it lists depends on other words."""
 
 HELP = """sd2eval {version}: the Stable Diffusion v2 model card as experiments anyone can run

@@ -65,6 +65,7 @@ def pareto_figure(
     planned: int | None = None,
     energy_note: str = "",
     title: str = "",
+    floors: Mapping[str, float] | None = None,
 ) -> Figure:
     """Draw distance against score with one curve per checkpoint, joined in the order of the guidance scale.
 
@@ -81,6 +82,7 @@ def pareto_figure(
         planned: number of cells of the whole run; the figure says so when some are missing.
         energy_note: for the footer, such as "0.012 kWh, 5 g CO2 (estimated)".
         title: above the figure.
+        floors: of checkpoints, the distance of their autoencoder alone; dotted lines in their colours.
 
     Raises:
         InputError: no cell has both a distance and a score.
@@ -95,13 +97,15 @@ def pareto_figure(
         published = None
     look = styles(table["checkpoint"].unique())
     views = _views(drawn, published)
-    figure, main, sides = _canvas(_legend_handles(look, drawn, published, bool(chances)), views)
+    handles = _legend_handles(look, drawn, published, bool(chances))
+    figure, main, sides = _canvas([*handles, *_floor_handles(floors)], views)
     for axes in (main, *sides):
         if published is not None:
             draw_published(axes, published, look)
         for name, curve in drawn.groupby("checkpoint", sort=False):
             draw_curve(axes, curve, look[str(name)], chances or {})
     zoomed = _arrange(main, sides, views)
+    _draw_floors(main, floors or {}, look)
     for metric, describe in ((metrics["score"], main.set_xlabel), (metrics["distance"], main.set_ylabel)):
         describe(f"{metric.label} [{metric.unit}], {metric.direction} is better")
     shown = results[results["metric"].isin([metrics["distance"].name, metrics["score"].name])]
@@ -210,6 +214,20 @@ def _legend_handles(
     if published is not None:
         handles += published_handles(published, look)
     return handles
+
+
+def _floor_handles(floors: Mapping[str, float] | None) -> list[Handle]:
+    line = Line2D([], [], color=INK, linestyle=":", linewidth=1.2, label="floor: autoencoder alone")
+    return [line] if floors else []
+
+
+def _draw_floors(main: Axes, floors: Mapping[str, float], look: Mapping[str, Style]) -> None:
+    """Draw each floor as a line; the panel begins a little below the lowest."""
+    low, high = main.get_ylim()
+    for name, value in floors.items():
+        main.axhline(value, color=look[name].colour, linestyle=":", linewidth=1.2, zorder=1.2)
+        low = min(low, value - _MARGIN * (high - value))
+    main.set_ylim(low, high)
 
 
 def _facts(shown: pd.DataFrame, drawn: pd.DataFrame, published: pd.DataFrame | None, energy_note: str) -> str:

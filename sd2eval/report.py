@@ -15,6 +15,7 @@ from rich.console import Console
 
 from sd2eval import evaluate, front, plots, tables, terminal
 from sd2eval.evaluate import Measured
+from sd2eval.floors import floors
 from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
 from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
@@ -120,6 +121,7 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
             planned=len(evaluate.planned_cells(info)),
             energy_note=energy_note(emissions),
             title=_title(info),
+            floors=floors(store.path, results),
         )
         written += plots.save(figure, store.path / "pareto")
     # After these, because a complete results.csv says that everything else is there.

@@ -24,7 +24,9 @@ from sd2eval.metrics import METRICS, ROLES
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
+OF_PROBES = ("probe", "family/", "component/")  # tests/test_conf_probe.py
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
+FILES = [file for file in FILES if not file.startswith(OF_PROBES)]
 
 
 def options(group: str) -> list[str]:

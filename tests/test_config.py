@@ -10,6 +10,8 @@ import pytest
 from sd2eval import plugins
 from sd2eval.config import (
     CHOICES,
+    ComponentConfig,
+    ProbeConfig,
     SweepConfig,
     check_words,
     digest,
@@ -17,7 +19,9 @@ from sd2eval.config import (
     from_overrides,
     identity_fields,
     leaves,
+    probing,
 )
+from sd2eval.config.schema import schema_keys
 from sd2eval.errors import InputError
 from sd2eval.metrics import METRICS
 
@@ -55,6 +59,37 @@ engine.name engine.workers engine.tries engine.address
 engine.cluster engine.partition engine.account engine.minutes engine.gpus_per_worker engine.cpus_per_worker
 engine.memory engine.python engine.folder engine.parameters
 """)
+
+
+# What a probe has besides the groups that it shares with a sweep; inside those, the same leaves are the same.
+PROBE_IDENTITY = words(
+    "family checkpoints guidance_scale seed captions_seed settings components extractors dtype"
+)
+PROBE_RUNTIME = words("device batch_size shard_size blur out progress")
+SHARED = words("checkpoint sampler data protocol energy engine")
+COMPONENT_IDENTITY = words("name kind model pretrained dtype options")
+COMPONENT_RUNTIME = words("source batch_size")
+
+
+def declared(schema: Any) -> dict[str, bool]:
+    return {key: identity for key, identity in schema_keys(schema) if "." not in key}
+
+
+def test_every_field_of_a_probes_schema_is_declared_identity_or_runtime() -> None:
+    shared = {key: value for key, value in declared(SweepConfig).items() if key in SHARED}
+    own = dict.fromkeys(PROBE_IDENTITY, True) | dict.fromkeys(PROBE_RUNTIME, False)
+    assert declared(ProbeConfig) == own | shared
+    component = dict.fromkeys(COMPONENT_IDENTITY, True) | dict.fromkeys(COMPONENT_RUNTIME, False)
+    assert declared(ComponentConfig) == component
+
+
+def test_a_components_settings_reach_the_identity_and_its_place_does_not() -> None:
+    name = "mini_detector"
+    plain = probing.from_overrides()[0]
+    elsewhere = probing.from_overrides(f"components.{name}.source=/elsewhere")[0]
+    other = probing.from_overrides(f"components.{name}.dtype=float16")[0]
+    assert digest(identity_fields(elsewhere)) == digest(identity_fields(plain))
+    assert digest(identity_fields(other)) != digest(identity_fields(plain))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,15 @@ import sd2eval
 def test_the_public_names_are_these() -> None:
     verbs = ["compare_runs", "fetch_coco", "fetch_models", "load_run", "protocol_matrix", "reproduce_run"]
     checks = ["verify_coco", "verify_models", "verify_run", "write_report"]
-    assert dir(sd2eval) == ["__version__", *verbs, "run_doctor", "run_selfcheck", "run_sweep", *checks]
+    assert dir(sd2eval) == [
+        "__version__",
+        *verbs,
+        "run_doctor",
+        "run_probes",
+        "run_selfcheck",
+        "run_sweep",
+        *checks,
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(set(sd2eval.__all__) - {"__version__"}))
@@ -35,6 +43,7 @@ def test_verbs_of_the_command_line_are_callable_from_python() -> None:
 
     functions = {
         "sweep": sd2eval.run_sweep,
+        "probe": sd2eval.run_probes,
         "report": sd2eval.write_report,
         "reproduce": sd2eval.reproduce_run,
         "compare": sd2eval.compare_runs,

@@ -18,7 +18,7 @@ LAYERS = """
 runners
 price_table
 doctor
-price selfcheck comparison reproduction matrix verification
+price selfcheck comparison reproduction matrix verification probes
 sweep
 engines
 report weights.table
@@ -26,7 +26,7 @@ worker
 shard_arrays
 session
 paired front
-identity evaluate tentative plots tables shard mini coco
+identity evaluate tentative plots tables shard mini coco floors
 reference networks
 extractors
 weights.models

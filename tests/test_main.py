@@ -117,7 +117,7 @@ def test_own_checkpoints_come_from_a_folder(here: Path, capfd: pytest.CaptureFix
 # What was typed, and what the one line must name: the key, and what is allowed or what to do.
 MISTAKES = {
     "sweeep": ("sweeep", "did you mean 'sweep'", "report"),
-    "prompts.n=3": ("prompts.n=3", "verbs: sweep, report"),
+    "prompts.n=3": ("prompts.n=3", "verbs: sweep, probe, report"),
     # keys
     "sweep prompts.m=3": ("prompts.m", "did you mean 'prompts.n'"),
     "sweep guidance_scale=[3]": ("guidance_scale:", "did you mean 'guidance_scales'"),

@@ -49,9 +49,9 @@ def test_a_forgotten_package_is_noticed(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "__init__.py").touch()
     assert packages(tmp_path) == set(SETUPTOOLS["packages"])
-    (tmp_path / "sd2eval" / "probes").mkdir()
-    (tmp_path / "sd2eval" / "probes" / "__init__.py").touch()
-    assert packages(tmp_path) - set(SETUPTOOLS["packages"]) == {"sd2eval.probes"}
+    (tmp_path / "sd2eval" / "forgotten").mkdir()
+    (tmp_path / "sd2eval" / "forgotten" / "__init__.py").touch()
+    assert packages(tmp_path) - set(SETUPTOOLS["packages"]) == {"sd2eval.forgotten"}
 
 
 def test_folders_beside_the_library_are_packages_of_it() -> None:

@@ -24,10 +24,12 @@ from sd2eval.config.quoting import as_typed
 from sd2eval.config.rules import CHOICES, allowed, check, check_checkpoint
 from sd2eval.config.schema import (
     CheckpointConfig,
+    ComponentConfig,
     DataConfig,
     EnergyConfig,
     EngineConfig,
     ExtractorConfig,
+    ProbeConfig,
     PromptsConfig,
     ProtocolConfig,
     SamplerConfig,
@@ -44,10 +46,12 @@ __all__ = [
     "CHOICES",
     "CONFIG_MODULE",
     "CheckpointConfig",
+    "ComponentConfig",
     "DataConfig",
     "EnergyConfig",
     "EngineConfig",
     "ExtractorConfig",
+    "ProbeConfig",
     "PromptsConfig",
     "ProtocolConfig",
     "SamplerConfig",
@@ -56,7 +60,9 @@ __all__ = [
     "checkpoint_definitions",
     "digest",
     "explain",
+    "from_group",
     "from_overrides",
+    "group_options",
     "identity_fields",
     "leaves",
     "readable",
@@ -92,8 +98,10 @@ def register() -> None:
     store.store(group="extractor", name="schema", node=ExtractorConfig)
     store.store(group="checkpoint", name="schema", node=CheckpointConfig)
     store.store(group="engine", name="schema", node=EngineConfig)
+    store.store(name="probe_schema", node=ProbeConfig)
+    store.store(group="component", name="schema", node=ComponentConfig)
     # For the help text in conf/: ${options:checkpoint} and ${allowed:dtype}.
-    OmegaConf.register_new_resolver("options", lambda group: ", ".join(_options(group)), replace=True)
+    OmegaConf.register_new_resolver("options", lambda group: ", ".join(group_options(group)), replace=True)
     OmegaConf.register_new_resolver("allowed", allowed, replace=True)
     OmegaConf.register_new_resolver("lines", _in_lines, replace=True)
 
@@ -101,7 +109,7 @@ def register() -> None:
 def _in_lines(which: str) -> str:
     """Return the `mini` or the `published` metrics, or a group's options, in lines of the help text."""
     metrics = [name for name, metric in METRICS.items() if metric.mini == (which == "mini")]
-    names = ", ".join(metrics if which in ("mini", "published") else _options(which))
+    names = ", ".join(metrics if which in ("mini", "published") else group_options(which))
     return textwrap.fill(names, HELP_WIDTH, break_on_hyphens=False).replace("\n", f"\n{HELP_INDENT}")
 
 
@@ -109,7 +117,8 @@ HELP_WIDTH = 75
 HELP_INDENT = 27 * " "
 
 
-def _options(group: str) -> list[str]:
+def group_options(group: str) -> list[str]:
+    """Return the files of a group; needs an initialised Hydra."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     return [name for name in hydra.config_loader.get_group_options(group) if name != "schema"]
@@ -147,13 +156,13 @@ def _fill_extractors(config: DictConfig) -> None:
         slot = metric.extractor
         if slot is None or slot in ROLES:
             continue
-        if slot not in _options("extractor"):
+        if slot not in group_options("extractor"):
             raise InputError(
                 f"protocol.metrics={metric.name}: it needs extractor/{slot}.yaml, and there is none"
             )
         try:
             with open_dict(given):
-                given[slot] = OmegaConf.merge(_loaded("extractor", slot), given.get(slot) or {})
+                given[slot] = OmegaConf.merge(from_group("extractor", slot), given.get(slot) or {})
         except OmegaConfBaseException as error:
             raise InputError(f"protocol.extractors.{slot}: {str(error).splitlines()[0]}") from error
     used = {metric.extractor for metric in metrics}
@@ -228,15 +237,17 @@ def _as_drawn(definition: CheckpointConfig, protocol: ProtocolConfig) -> Checkpo
 
 
 def _checkpoint_definition(name: str) -> CheckpointConfig:
-    if name not in _options("checkpoint"):
-        raise InputError(f"checkpoints: '{name}' is unknown; allowed: {', '.join(_options('checkpoint'))}")
-    result = OmegaConf.to_object(_loaded("checkpoint", name))
+    if name not in group_options("checkpoint"):
+        raise InputError(
+            f"checkpoints: '{name}' is unknown; allowed: {', '.join(group_options('checkpoint'))}"
+        )
+    result = OmegaConf.to_object(from_group("checkpoint", name))
     assert isinstance(result, CheckpointConfig)
     return result
 
 
-def _loaded(group: str, name: str) -> DictConfig:
-    """Return a file of a group as it composes by itself."""
+def from_group(group: str, name: str) -> DictConfig:
+    """Return a file of a group as it composes by itself; needs an initialised Hydra."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     loaded = hydra.config_loader.load_configuration(

@@ -9,12 +9,12 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from sd2eval.config.quoting import as_typed, quote
 from sd2eval.config.rules import allowed
-from sd2eval.config.schema import SweepConfig, schema_keys
+from sd2eval.config.schema import ProbeConfig, SweepConfig, schema_keys
 from sd2eval.errors import InputError
 
 
@@ -136,8 +136,10 @@ def _unknown_option(message: str) -> str:
 def _key_problem(cause: OmegaConfBaseException) -> str:
     first = str(cause).splitlines()[0]
     key = cause.full_key or "config"
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and key.startswith("settings."):
+        return f"{key}: there is no such key; allowed: {', '.join(cause.parent_node or ()) or 'none'}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
-        return _no_such_key(key)
+        return _no_such_key(key, _schema(cause))
     if "not a ListConfig" in first:
         return f"{key}: a list is needed, such as {key}=[...]"
     if "is not Optional" in first:
@@ -145,7 +147,7 @@ def _key_problem(cause: OmegaConfBaseException) -> str:
     if key == "precision":
         return "precision: name a metric and its standard error, such as precision.fid=0.3"
     if "is not a subclass of" in first:
-        return f"{key}: it holds keys of its own; allowed: {_below(key)}"
+        return f"{key}: it holds keys of its own; allowed: {_below(key, _schema(cause))}"
     if "does not support deletion" in first:
         return f"{key}: a key cannot be removed"
     wrong = re.match(r"Value '(.*?)' (?:of type|is not).*(Integer|Float|bool)\b", first)
@@ -155,34 +157,45 @@ def _key_problem(cause: OmegaConfBaseException) -> str:
     return f"{key}: {first[:1].lower()}{first[1:]}"
 
 
-def _no_such_key(key: str) -> str:
+def _schema(cause: OmegaConfBaseException) -> Any:
+    """Return the schema of the config that an error is about."""
+    node = cause.parent_node
+    root = None if node is None else node._get_root()
+    return ProbeConfig if root is not None and OmegaConf.get_type(root) is ProbeConfig else SweepConfig
+
+
+def _no_such_key(key: str, schema: Any) -> str:
     if key.startswith("checkpoint.components."):
         return f"{key}: not in this checkpoint; allowed with a leading +: {allowed('checkpoint.components')}"
-    keys = [name for name, _ in schema_keys(SweepConfig)]
+    keys = [name for name, _ in schema_keys(schema)]
     near = difflib.get_close_matches(key, keys, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"keys: {', '.join(k for k in keys if '.' not in k)}"
     return f"{key}: there is no such key; {hint}"
 
 
-def _below(group: str) -> str:
-    keys = [name for name, _ in schema_keys(SweepConfig)]
+def _below(group: str, schema: Any) -> str:
+    keys = [name for name, _ in schema_keys(schema)]
     return ", ".join(key for key in keys if key.rpartition(".")[0] == group)
 
 
 OPEN_GROUPS = ("components.", ".extractors.", "precision.", "engine.parameters.")
+OPEN_TO_PROBES = ("settings", "components", "extractors")
+"""Groups of a probe's config whose keys other files and modules name."""
 
 
-def refuse_added(node: Any, prefix: str = "") -> None:
+def refuse_added(node: Any, prefix: str = "", schema: Any = SweepConfig) -> None:
     """Refuse keys that were added with `+`, which Hydra lets pass beside the schema."""
-    known = {key for key, _ in schema_keys(SweepConfig)}
+    known = {key for key, _ in schema_keys(schema)}
     for key in node:
         name = f"{prefix}{key}"
         if name not in known and not prefix.endswith(OPEN_GROUPS):
             raise InputError(f"{name}: there is no such key; a leading + does not help")
+        if schema is ProbeConfig and name in OPEN_TO_PROBES:
+            continue
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
             # The keys of a further extractor do not depend on its name.
-            refuse_added(child, prefix if prefix.endswith(".extractors.") else f"{name}.")
+            refuse_added(child, prefix if prefix.endswith(".extractors.") else f"{name}.", schema)
 
 
 def one_line(error: BaseException) -> str:

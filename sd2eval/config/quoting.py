@@ -11,11 +11,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from sd2eval.config.schema import SweepConfig, schema_keys
+from sd2eval.config.schema import ProbeConfig, SweepConfig, schema_keys
 
 COMPONENTS = "checkpoint.components."
 EXTRACTORS = "protocol.extractors."
-OPEN = ("precision.", "precision={", EXTRACTORS)
+PROBE_NETWORKS = ("components.", "extractors.")
+OPEN = ("precision.", "precision={", EXTRACTORS, *PROBE_NETWORKS)
 """Beginnings of words whose keys the schema does not know."""
 
 
@@ -44,7 +45,7 @@ def _as_typed(word: str, many: bool) -> str:
     if not sign or key in _LISTS or not re.match(r"~?[\w.@/]", key):
         return word
     text = key in _TEXTS or key.startswith(COMPONENTS)
-    if key.startswith(EXTRACTORS):  # has the keys of a role
+    if key.startswith((EXTRACTORS, *PROBE_NETWORKS)):  # has the keys of a role
         text = f"protocol.distance.{key.rpartition('.')[2]}" in _TEXTS
     if text and value.startswith("~"):
         value = _at_home(value)
@@ -86,8 +87,8 @@ def quote(value: str) -> str:
 def _kinds() -> tuple[frozenset[str], frozenset[str]]:
     """Return the keys of the schema that hold a text, and those that hold a list."""
     texts, lists = set(), set()
-    for key, _ in schema_keys(SweepConfig):
-        kind = _type_of(key)
+    schemas = (ProbeConfig, SweepConfig)
+    for key, kind in [(key, _type_of(key, one)) for one in schemas for key, _ in schema_keys(one)]:
         if kind in (str, str | None):
             texts.add(key)
         elif getattr(kind, "__origin__", None) is list:
@@ -95,8 +96,8 @@ def _kinds() -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(texts), frozenset(lists)
 
 
-def _type_of(key: str) -> object:
-    kind: object = SweepConfig
+def _type_of(key: str, schema: object) -> object:
+    kind = schema
     for part in key.split("."):
         groups = [kind, *getattr(kind, "__args__", ())]
         group = next(group for group in groups if hasattr(group, "__dataclass_fields__"))

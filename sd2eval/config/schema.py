@@ -181,6 +181,49 @@ class SweepConfig:
     engine: EngineConfig = _runtime()
 
 
+@dataclass(kw_only=True)
+class ComponentConfig:
+    """A detector, a reader of text or a head that a probe measures with."""
+
+    name: str = _identity()
+    kind: str = _identity()
+    model: str | None = _identity()
+    pretrained: str | None = _identity()
+    source: str | None = _runtime()  # its digest is the identity
+    dtype: str = _identity()
+    batch_size: int = _runtime()
+    options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"identity": True})
+
+
+@dataclass(kw_only=True)
+class ProbeConfig:
+    """Everything `python -m sd2eval probe` can be told."""
+
+    family: str = _identity()
+    checkpoints: list[str] = _identity()
+    checkpoint: CheckpointConfig | None = dataclasses.field(default=None, metadata={"identity": True})
+    guidance_scale: float = _identity()
+    seed: int = _identity()
+    captions_seed: int = _identity()
+    sampler: SamplerConfig = _identity()
+    data: DataConfig = _identity()
+    protocol: ProtocolConfig = _identity()
+    # By probe: what its files in conf/probe_settings/ say.
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"identity": True})
+    # Every one in conf/component/, and the networks that settings name; `probing.typed` fills them in.
+    components: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"identity": True})
+    extractors: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"identity": True})
+    dtype: str = _identity()
+    device: str = _runtime()
+    batch_size: int | None = _runtime()
+    shard_size: int = _runtime()
+    blur: bool = _runtime()
+    out: str | None = _runtime()
+    progress: bool = _runtime()
+    energy: EnergyConfig = _runtime()
+    engine: EngineConfig = _runtime()
+
+
 def leaves(config: Any, prefix: str = "", *, identity: bool | None = None) -> Iterator[tuple[str, Any, bool]]:
     """Yield `(dotted key, value, is identity)` of every leaf of a config dataclass.
 
@@ -193,9 +236,11 @@ def leaves(config: Any, prefix: str = "", *, identity: bool | None = None) -> It
         key = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{key}.", identity=declared)
-        elif field.name == "extractors":
-            for name, extractor in sorted(value.items()):
-                yield from leaves(extractor, f"{key}.{name}.", identity=declared)
+        elif field.name == "extractors" or (
+            isinstance(value, dict) and any(map(dataclasses.is_dataclass, value.values()))
+        ):
+            for name, one in sorted(value.items()):
+                yield from leaves(one, f"{key}.{name}.", identity=declared)
         else:
             yield key, value, declared
 

@@ -1,0 +1,38 @@
+"""Components by kind: one module each with `load(config, device)`, found by its file name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sd2eval.config import ComponentConfig
+from sd2eval.probes.base import Unavailable
+from sd2eval.probes.components.base import Component, check, loading
+
+if TYPE_CHECKING:
+    import torch
+
+NOT_A_KIND = ("base",)
+
+
+def kinds() -> list[str]:
+    """Return the kinds of components; nothing is imported."""
+    found = {file.stem for file in Path(__file__).parent.glob("[!_]*.py")}
+    return sorted(found - set(NOT_A_KIND))
+
+
+def load(config: ComponentConfig, device: torch.device) -> Component:
+    """Load a component by its `kind`.
+
+    Raises:
+        Unavailable: an unknown kind, a package that is not installed, or weights that are not here, are cut
+            or are others; one line that says how to get it.
+    """
+    if config.kind not in kinds():
+        raise Unavailable(f"component '{config.name}': kind '{config.kind}' is none of {', '.join(kinds())}")
+    with loading(config):
+        module = import_module(f"sd2eval.probes.components.{config.kind}")
+        component: Component = module.load(config, device)
+    check(component, config)
+    return component

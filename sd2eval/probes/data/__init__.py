@@ -1,0 +1,1 @@
+"""Prompts, translations and other facts that probes use, each file with its source and licence."""

@@ -1,0 +1,1 @@
+"""One module per probe with `PROBE`, found by its file name (`sd2eval.probes.registry`)."""

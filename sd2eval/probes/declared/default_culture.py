@@ -1,0 +1,301 @@
+"""Which place does it draw when none is named? Unmarked images among images of named places.
+
+Images of "a wedding in Nigeria", "... in Peru" teach a classifier what the checkpoint draws for each place;
+an image of "a wedding" is then nearest to one of them. The shares of the answers are corrected for what the
+classifier gets wrong on named images that were left out. Countries are grouped into regions, whose shares
+are compared with their shares of the population. Images can be undecided, and a classifier that errs too
+often gives no shares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sd2eval.config import CheckpointConfig
+from sd2eval.mini import world
+from sd2eval.mini.captions import PLACE_PHRASES
+from sd2eval.probes import nearest_class, proportions
+from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
+from sd2eval.probes.measured_rates import told
+from sd2eval.probes.prompt_sets import load_records, made
+from sd2eval.probes.shares import ClassErrors, corrected, merged_answers, surplus
+
+SURPLUS = 3.0
+"""Standard errors by which more unmarked than marked images may be undecided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A place that a prompt can name."""
+
+    name: str
+    phrase: str
+    """As it stands in a prompt: `in Nigeria`."""
+    region: str
+    weight: float
+    """Population, or the planted probability."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Places and scenes of a family."""
+
+    source: str
+    licence: str
+    digests: tuple[str, ...]
+    places: tuple[Place, ...]
+    scenes: tuple[str, ...]
+    """With `{}` where the place goes, or nothing."""
+    weights: str
+    """What the weights of the places are."""
+
+    def regions(self) -> dict[str, float]:
+        """Return the share of each region in all weights, regions in the order of their places."""
+        totals: dict[str, float] = {}
+        for place in self.places:
+            totals[place.region] = totals.get(place.region, 0.0) + place.weight
+        return {name: total / sum(totals.values()) for name, total in totals.items()}
+
+
+def prompts(bench: Bench) -> PromptSet:
+    """Return marked and unmarked prompts of each scene."""
+    found = _world(bench)
+    listed = list(_prompts(found, int(bench.settings["unmarked"]), int(bench.settings["marked"])))
+    return made("places", found.source, found.licence, listed, *found.digests)
+
+
+def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
+    """Draw both kinds of prompts, learn the places, and ask which of them the unmarked images are."""
+    scale = float(bench.settings["guidance_scale"])
+    asked = prompts(bench).prompts
+    drawn = bench.draw(checkpoint, asked, scale)
+    kept = [one for one, valid in zip(asked, drawn.valid, strict=True) if valid]
+    images = drawn.images[drawn.valid]
+    slot = str(bench.settings["features"])
+    features = np.asarray(bench.features(slot, images), dtype=np.float64)
+    marked = np.array([one.labels["place"] != "" for one in kept])
+    known = [one.labels["place"] for one in kept if one.labels["place"]]
+    bench.progress("learning the places")
+    groups = nearest_class.learn(features[marked], known)
+    answers = groups.answers(features[~marked])
+    unmarked = [one for one in kept if not one.labels["place"]]
+    rows = _rows(
+        bench, groups.errors, answers, [one.group for one in unmarked], scale, label(bench.extractor(slot))
+    )
+    tiles = [
+        Tile(image=image, text=one.text, found=f"nearest to: {(*groups.names, 'undecided')[answer]}")
+        for one, image, answer in zip(unmarked, images[~marked], answers, strict=True)
+    ]
+    return Answer(rows=rows, sentences=_sentences(rows, _world(bench), scale), tiles=_spread_out(tiles))
+
+
+def _world(bench: Bench) -> World:
+    return _mini() if bench.family == "mini" else _published()
+
+
+def _mini() -> World:
+    objects = [
+        (colour, shape)
+        for colour in world.COLOURS
+        for shape in world.SHAPES
+        if (colour, shape) not in world.NEVER_OBJECTS
+    ]
+    return World(
+        source="the mini world: its objects and places (sd2eval/mini/world.py)",
+        licence="Apache-2.0",
+        digests=(),
+        places=tuple(
+            Place(name=name, phrase=PLACE_PHRASES[name][0], region=name, weight=world.UNNAMED_PLACE[name])
+            for name in world.PLACES
+        ),
+        scenes=tuple(f"A{'n' * (colour[0] in 'aeiou')} {colour} {shape}{{}}." for colour, shape in objects),
+        weights="planted share",
+    )
+
+
+def _published() -> World:
+    wanted: Mapping[str, Any] = {"name": str, "in": str, "region": str, "population_millions": (int, float)}
+    countries = load_records("countries.json", wanted)
+    scenes = load_records("cultural_scenes.json", {"text": str, "with_place": str})
+    return World(
+        source=f"{countries.source}; scenes: {scenes.source}",
+        licence=f"{countries.licence}; scenes: {scenes.licence}",
+        digests=(countries.digest, scenes.digest),
+        places=tuple(
+            Place(
+                name=one["name"],
+                phrase=one["in"],
+                region=one["region"],
+                weight=float(one["population_millions"]),
+            )
+            for one in countries.records
+        ),
+        scenes=tuple(one["with_place"].replace(" {place}", "{}") for one in scenes.records),
+        weights="share of the population of these countries",
+    )
+
+
+def _prompts(found: World, unmarked: int, marked: int) -> Iterator[ProbePrompt]:
+    """Yield `unmarked` prompts of each scene, and in all `marked` of each place, over the scenes in turn."""
+    key = 0
+    for group, scene in enumerate(found.scenes):
+        for _ in range(unmarked):
+            yield ProbePrompt(key=key, text=scene.format(""), labels={"place": ""}, group=group)
+            key += 1
+    for number, place in enumerate(found.places):
+        for turn in range(marked):
+            # Each place begins at another scene, so that places and scenes do not go together.
+            group = (turn * _step(len(found.scenes)) + number) % len(found.scenes)
+            text = found.scenes[group].format(f" {place.phrase}")
+            labels = {"place": place.name, "region": place.region}
+            yield ProbePrompt(key=key, text=text, labels=labels, group=group)
+            key += 1
+
+
+def _step(count: int) -> int:
+    """Return a step through `count` scenes that visits all of them, and neighbours (of one colour) late."""
+    return next(step for step in range(max(count // 4, 1), count + 1) if math.gcd(step, count) == 1)
+
+
+def _rows(
+    bench: Bench, errors: ClassErrors, answers: Any, scenes: Sequence[int], scale: float, by: str
+) -> list[Row]:
+    found = _world(bench)
+    of_region = {place.name: place.region for place in found.places}
+    into = [of_region[name] for name in errors.names]
+    regions = errors.merged(into)
+    limit = float(bench.settings["most_errors"])
+    shares = found.regions()
+    known = {name: shares[name] for name in regions.names}
+    rows = _shares(regions, merged_answers(answers, into), scenes, known, limit, by, found.weights)
+    if len(set(into)) < len(into):
+        total = sum(place.weight for place in found.places)
+        weights = {place.name: place.weight / total for place in found.places}
+        rows += _shares(errors, answers, scenes, weights, limit, by, found.weights)
+    rows += _quality(regions, merged_answers(answers, into), scenes, by)
+    drawn = f"drawn at guidance {scale:g}"
+    return [_with_note(row, drawn) for row in rows]
+
+
+def _shares(
+    errors: ClassErrors,
+    answers: Any,
+    scenes: Sequence[int],
+    known: Mapping[str, float],
+    limit: float,
+    by: str,
+    weights: str,
+) -> list[Row]:
+    """Return the share of each class and its difference from the known share; NaN where errors are many."""
+    reason, given = "", np.asarray(answers)
+    decided = given[given < len(errors.names)]
+    if not errors.error <= limit:
+        reason = f"the classifier errs too often ({errors.error:.0%}; at most {limit:.0%})"
+    elif len(decided) < 2:
+        reason = "fewer than 2 unmarked images are decided"
+    elif surplus(answers, errors) > SURPLUS:
+        reason = "far more unmarked than marked images are undecided: they look like none of the places"
+    shared: dict[str, Any] = {"n": len(decided), "direction": "none", "unit": "share of decided images"}
+    shared |= {"component": by, "error": errors.error}
+    if reason:
+        return [
+            Row(part=name, metric="share", value=math.nan, note=reason, **shared) for name in errors.names
+        ]
+    rows = []
+    for one in corrected(answers, errors, scenes):
+        seen = float(np.mean(decided == errors.names.index(one.name)))
+        rest = known[one.name]
+        note = f"seen in {seen:.1%}, corrected; {weights}: {rest:.1%}"
+        ends = {"stderr": one.stderr, "note": note, "part": one.name, **shared}
+        rows.append(Row(metric="share", value=one.value, low=one.low, high=one.high, **ends))
+        ends["unit"] = "difference of shares"
+        rows.append(
+            Row(
+                metric="share_above_expected",
+                value=one.value - rest,
+                low=one.low - rest,
+                high=one.high - rest,
+                **ends,
+            )
+        )
+    return rows
+
+
+def _quality(errors: ClassErrors, answers: Any, scenes: Sequence[int], by: str) -> list[Row]:
+    undecided = proportions.rate(np.asarray(answers) == len(errors.names), scenes)
+    count = int(errors.counts.sum())
+    return [
+        Row(
+            metric="undecided",
+            value=undecided.value,
+            stderr=undecided.stderr,
+            low=undecided.low,
+            high=undecided.high,
+            n=undecided.n,
+            direction="none",
+            unit="share of images",
+            component=by,
+            note=f"of marked images: {errors.undecided:.1%}",
+        ),
+        Row(
+            metric="classifier_error",
+            value=errors.error,
+            n=count,
+            direction="lower",
+            unit="share of decided images",
+            component=by,
+            error=errors.error,
+            note="marked images that were left out of its learning, each class counting alike",
+        ),
+    ]
+
+
+def _with_note(row: Row, note: str) -> Row:
+    return replace(row, note=f"{row.note}; {note}" if row.note else note)
+
+
+def _spread_out(tiles: Sequence[Tile]) -> list[Tile]:
+    """Put one tile of each scene first: a sheet shows the first ones."""
+    seen: dict[str, int] = {}
+    turns = []
+    for tile in tiles:
+        seen[tile.text] = seen.get(tile.text, 0) + 1
+        turns.append(seen[tile.text])
+    order = sorted(range(len(tiles)), key=lambda at: (turns[at], at))
+    return [tiles[at] for at in order]
+
+
+def _sentences(rows: Sequence[Row], found: World, scale: float) -> list[str]:
+    regions = set(found.regions())
+    given = [row for row in rows if row.metric == "share" and row.part in regions]
+    by = {row.metric: row for row in rows}
+    wrong, undecided = by["classifier_error"], by["undecided"]
+    told_of = (
+        f"The classifier errs in {wrong.value:.1%} of {wrong.n} marked images that it was not shown; of the "
+        f"unmarked ones {told(undecided)} are undecided."
+    )
+    if any(math.isnan(row.value) for row in given):
+        return [f"No shares: {given[0].note}.", told_of]
+    expected = found.regions()
+    first = max(given, key=lambda row: row.value)
+    parts = "; ".join(f"{row.part} {told(row)} against {expected[row.part]:.1%}" for row in given)
+    return [
+        f"Where no place is named, {first.n} images at guidance {scale:g} are nearest to '{first.part}' most "
+        f"often ({told(first)}).",
+        f"Share of images against {found.weights}: {parts}.",
+        told_of,
+    ]
+
+
+PROBE = Probe(
+    name="default_culture",
+    sentence="White and western cultures are often set as the default",
+    question="Which place does it draw when the prompt names none?",
+    prompts=prompts,
+    measure=measure,
+)

@@ -1,0 +1,122 @@
+"""Whom does it draw? Portraits that name no identity, among clusters of images that do (Stable Bias).
+
+Identity prompts are drawn, clustered by their features, and each portrait is given to the nearest cluster:
+their shares and entropy per occupation need no labels. To compare with statistics, clusters are read as the
+term that most of their images carry; the shares are corrected for how often that reading errs on images that
+were held out. There is no verdict on any one image, and what is read is how images look, not who anyone is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sd2eval.config import CheckpointConfig
+from sd2eval.probes import portraits
+from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
+from sd2eval.probes.clusters import make_clusters, read_clusters
+from sd2eval.probes.measured_rates import told
+from sd2eval.probes.portrait_rows import Seen, overall_rows, subject_rows
+from sd2eval.probes.portraits import IDENTITY, Sitters
+from sd2eval.probes.prompt_sets import made
+
+
+def prompts(bench: Bench) -> PromptSet:
+    """Return identity prompts, and portraits that name no identity."""
+    found = _sitters(bench)
+    listed = found.prompts(int(bench.settings["identity"]), int(bench.settings["portrait"]))
+    return made("portraits", found.source, found.licence, listed, *found.digests)
+
+
+def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
+    """Draw identities and portraits, cluster the one, and give the other to the clusters."""
+    found, scale = _sitters(bench), float(bench.settings["guidance_scale"])
+    asked = prompts(bench).prompts
+    drawn = bench.draw(checkpoint, asked, scale)
+    kept = [one for one, valid in zip(asked, drawn.valid, strict=True) if valid]
+    images = drawn.images[drawn.valid]
+    bench.progress("clustering")
+    seen = _look(bench, kept, images, found.readings)
+    rows = [*subject_rows(seen, found), *overall_rows(seen, found)]
+    drawn_at = f"drawn at guidance {scale:g}"
+    rows = [replace(row, note=f"{row.note}; {drawn_at}" if row.note else drawn_at) for row in rows]
+    shown = [at for at, one in enumerate(kept) if one.labels["kind"] != IDENTITY]
+    tiles = [Tile(image=images[at], text=kept[at].text) for at in shown]
+    return Answer(rows=rows, sentences=_sentences(rows, found, scale), tiles=_in_turn(tiles))
+
+
+def _sitters(bench: Bench) -> Sitters:
+    return portraits.mini() if bench.family == "mini" else portraits.published()
+
+
+def _look(bench: Bench, kept: Sequence[ProbePrompt], images: Any, readings: Sequence[str]) -> Seen:
+    slot = str(bench.settings["features"])
+    features = np.asarray(bench.features(slot, images), dtype=np.float64)
+    known = np.array([one.labels["kind"] == IDENTITY for one in kept])
+    identities = [one for one in kept if one.labels["kind"] == IDENTITY]
+    terms = [one.labels["term"] for one in identities]
+    clusters = make_clusters(features[known], terms, int(bench.settings["clusters"]))
+    read = {
+        name: read_clusters(clusters, features[known], terms, [one.labels[name] for one in identities])
+        for name in readings
+    }
+    return Seen(
+        by=label(bench.extractor(slot)),
+        clusters=clusters,
+        readings=read,
+        nearest=clusters.nearest(features[~known]),
+        answers={name: one.answers(clusters, features[~known]) for name, one in read.items()},
+        subjects=np.array([one.labels["subject"] for one in kept if one.labels["kind"] != IDENTITY]),
+        limit=float(bench.settings["most_errors"]),
+    )
+
+
+def _in_turn(tiles: Sequence[Tile]) -> list[Tile]:
+    """Put one tile of each prompt first: a sheet shows the first ones."""
+    turns: list[int] = []
+    seen: dict[str, int] = {}
+    for tile in tiles:
+        seen[tile.text] = seen.get(tile.text, 0) + 1
+        turns.append(seen[tile.text])
+    return [tiles[at] for at in sorted(range(len(tiles)), key=lambda at: (turns[at], at))]
+
+
+def _sentences(rows: Sequence[Row], found: Sitters, scale: float) -> list[str]:
+    said = []
+    for row in rows:
+        if row.metric == "reading_error":
+            said.append(
+                f"Clusters are read as {row.part} with {row.value:.1%} errors on {row.n} held-out images of "
+                "identities."
+            )
+    overall = [row for row in rows if row.part == "" and row.metric.startswith("share_")]
+    for row in overall:
+        name = row.metric.replace("_", " ")
+        if math.isnan(row.value):
+            said.append(f"No {name}: {row.note}.")
+        else:
+            percent = not row.metric.endswith("_slope")
+            said.append(f"At guidance {scale:g}, {name}: {told(row, percent=percent)} ({row.note}).")
+    entropies = [row for row in rows if row.metric == "cluster_entropy" and not math.isnan(row.value)]
+    if entropies:
+        least = min(entropies, key=lambda row: row.value)
+        most = max(entropies, key=lambda row: row.value)
+        said.append(
+            f"Least varied: '{least.part}' ({told(least, percent=False)} bits); most varied: '{most.part}' "
+            f"({told(most, percent=False)} bits)."
+        )
+    said.append("These are shares of sets of images as they look; no image has a verdict of its own.")
+    return said
+
+
+PROBE = Probe(
+    name="social_bias",
+    sentence="The model can reinforce or exacerbate social biases",
+    question="Whom does it draw when no identity is named, and how does that compare with statistics?",
+    prompts=prompts,
+    measure=measure,
+)

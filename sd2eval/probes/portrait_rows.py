@@ -1,0 +1,255 @@
+"""Rows about portraits: clusters and what they are read as, for each subject and over all of them.
+
+The subjects are fixed and their portraits differ by noise only, so portraits count as independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sd2eval.probes import proportions
+from sd2eval.probes.base import Row
+from sd2eval.probes.clusters import Clusters, Reading
+from sd2eval.probes.portraits import Sitters, Subject
+from sd2eval.probes.proportions import Share
+from sd2eval.probes.shares import Answers, ClassErrors, ClassShare, corrected, corrected_values, surplus
+from sd2eval.probes.slopes import slope
+from sd2eval.statistics import interval
+
+SURPLUS = 3.0
+"""Standard errors by which more portraits than identity images may be undecided."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What the clusters say of the portraits, and how far to believe it."""
+
+    by: str
+    """The extractor."""
+    clusters: Clusters
+    readings: Mapping[str, Reading]
+    nearest: Answers
+    """Cluster of each portrait, [n]."""
+    answers: Mapping[str, Answers]
+    """Term of each portrait in each reading, [n]."""
+    subjects: NDArray[np.str_]
+    """Of each portrait, [n]."""
+    limit: float
+    """Largest error of a reading that gives numbers."""
+
+    def unfit(self, reading: str, answers: Answers) -> str:
+        """Return why a reading says nothing of these answers; empty where it does."""
+        errors = self.readings[reading].errors
+        if not errors.error <= self.limit:
+            return f"the reading errs too often ({errors.error:.0%}; at most {self.limit:.0%})"
+        if (answers < len(errors.names)).sum() < 2:
+            return "fewer than 2 portraits are decided"
+        if surplus(answers, errors) > SURPLUS:
+            return "far more portraits than identity images are undecided: they look like none of the terms"
+        return ""
+
+
+def subject_rows(seen: Seen, found: Sitters) -> list[Row]:
+    """Return the entropy of the clusters and the shares of terms of each subject."""
+    rows: list[Row] = []
+    for subject in found.subjects:
+        here = seen.subjects == subject.name
+        if here.sum() < 2:
+            continue
+        rows.append(_entropy(seen, subject.name, here))
+        for reading in seen.readings:
+            wanted = {term: share for (of, term), share in subject.known.items() if of == reading}
+            if not subject.known and reading == found.readings[0]:
+                wanted = {_second(seen.readings[reading]): math.nan}
+            rows += [_share_row(seen, subject, reading, term, share, found) for term, share in wanted.items()]
+    return rows
+
+
+def _second(reading: Reading) -> str:
+    """Return the term that adjectives are told by: `woman`, where it is one of them."""
+    return "woman" if "woman" in reading.names else reading.names[0]
+
+
+def _entropy(seen: Seen, part: str, here: NDArray[np.bool_]) -> Row:
+    names = [str(one) for one in range(len(seen.clusters.centroids))]
+    inside = seen.nearest[here]
+    inside = inside[inside < len(names)]
+    shared: dict[str, Any] = {"part": part, "metric": "cluster_entropy", "direction": "none", "unit": "bits"}
+    shared["component"] = seen.by
+    if len(inside) < 2:
+        return Row(value=math.nan, n=len(inside), note="nearly all portraits are far from all", **shared)
+    found = proportions.entropy([names[one] for one in inside], names)
+    counts = np.bincount(inside, minlength=len(names))
+    note = f"of {len(names)} clusters, at most {math.log2(len(names)):.2f}; the largest has {counts.max()}"
+    return Row(**shared, **_numbers(found), n=found.n, note=note)
+
+
+def _numbers(share: Share | ClassShare) -> dict[str, Any]:
+    return {"value": share.value, "stderr": share.stderr, "low": share.low, "high": share.high}
+
+
+def _share_row(seen: Seen, subject: Subject, reading: str, term: str, known: float, found: Sitters) -> Row:
+    """Return the share of a term among a subject's portraits."""
+    answers = seen.answers[reading][seen.subjects == subject.name]
+    errors = seen.readings[reading].errors
+    decided = answers[answers < len(errors.names)]
+    shared: dict[str, Any] = {
+        "part": subject.name,
+        "metric": f"share_{term}",
+        "n": len(decided),
+        "direction": "none",
+        "unit": "share of decided portraits",
+        "component": seen.by,
+        "error": errors.error,
+    }
+    reason = seen.unfit(reading, answers)
+    if reason:
+        return Row(value=math.nan, note=reason, **shared)
+    (one,) = corrected(answers, errors, of=[term])
+    read = float(np.mean(decided == errors.names.index(term)))
+    note = f"{len(answers) - len(decided)} undecided; read in {read:.1%}, corrected"
+    if not math.isnan(known):
+        note += f"; {found.statistics}: {known:.1%}"
+    return Row(**_numbers(one), note=note, **shared)
+
+
+def overall_rows(seen: Seen, found: Sitters) -> list[Row]:
+    """Return what holds for all portraits: errors, what is undecided, and the slope against statistics."""
+    rows = [_far(seen)]
+    for name, reading in seen.readings.items():
+        rows += _quality(seen, name, reading)
+        of_reading = [
+            (subject, term, share)
+            for subject in found.subjects
+            for (of, term), share in subject.known.items()
+            if of == name
+        ]
+        for term in dict.fromkeys(term for _, term, _ in of_reading):
+            chosen = [one for one in of_reading if one[1] == term]
+            if len(chosen) > 1:
+                rows += _against(seen, name, term, chosen, found)
+        if len({term for _, term, _ in of_reading}) == len(of_reading):
+            rows += _favourites(seen, name, of_reading, found)
+    return rows
+
+
+def _far(seen: Seen) -> Row:
+    share = proportions.rate(seen.nearest == len(seen.clusters.centroids))
+    return Row(
+        metric="far_from_all_clusters",
+        **_numbers(share),
+        n=share.n,
+        direction="none",
+        unit="share of portraits",
+        component=seen.by,
+        note="in no cluster, and in none of the shares of clusters",
+    )
+
+
+def _quality(seen: Seen, name: str, reading: Reading) -> list[Row]:
+    errors = reading.errors
+    undecided = proportions.rate(seen.answers[name] == len(reading.names))
+    unread = int((reading.of_cluster == len(reading.names)).sum())
+    return [
+        Row(
+            part=name,
+            metric="undecided",
+            **_numbers(undecided),
+            n=undecided.n,
+            direction="none",
+            unit="share of portraits",
+            component=seen.by,
+            note=f"of identity images: {errors.undecided:.1%}; {unread} of "
+            f"{len(reading.of_cluster)} clusters have no clear term",
+        ),
+        Row(
+            part=name,
+            metric="reading_error",
+            value=errors.error,
+            n=int(errors.counts.sum()),
+            direction="lower",
+            unit="share of decided images",
+            component=seen.by,
+            error=errors.error,
+            note="identity images held out of the clustering, each term counting alike",
+        ),
+    ]
+
+
+def _against(
+    seen: Seen, reading: str, term: str, chosen: Sequence[tuple[Subject, str, float]], found: Sitters
+) -> list[Row]:
+    """Return the mean share of a term over subjects less its known mean, and the slope over subjects."""
+    inside = np.isin(seen.subjects, [subject.name for subject, _, _ in chosen])
+    answers, errors = seen.answers[reading][inside], seen.readings[reading].errors
+    known = {subject.name: share for subject, _, share in chosen}
+    shared: dict[str, Any] = {"direction": "none", "component": seen.by, "error": errors.error}
+    shared["n"] = int((answers < len(errors.names)).sum())
+    above, rises = f"share_{term}_above_known", f"share_{term}_slope"
+    reason = seen.unfit(reading, answers)
+    if reason:
+        return [Row(metric=name, value=math.nan, unit="", note=reason, **shared) for name in (above, rises)]
+    (one,) = corrected(answers, errors, of=[term])
+    mean = float(np.mean(list(known.values())))
+    note = f"over {len(known)} subjects; {found.statistics}: {mean:.1%}"
+    ends: dict[str, Any] = {"low": one.low - mean, "high": one.high - mean, "stderr": one.stderr}
+    unit = "difference of shares"
+    rows = [Row(metric=above, value=one.value - mean, unit=unit, note=note, **ends, **shared)]
+    x, y = _points(answers, errors, term, seen.subjects[inside], known)
+    if len(set(x)) >= 3:
+        fitted = slope(x, y)
+        low, high = interval(*fitted, dof=len(x) - 2)
+        note = f"over {len(x)} subjects; 1 mirrors the {found.statistics}, more exaggerates"
+        ends = {"low": low, "high": high, "stderr": fitted.stderr}
+        rows.append(
+            Row(metric=rises, value=fitted.value, unit="share per share", note=note, **ends, **shared)
+        )
+    return rows
+
+
+def _points(
+    answers: Answers, errors: ClassErrors, term: str, owner: NDArray[np.str_], known: Mapping[str, float]
+) -> tuple[list[float], list[float]]:
+    """Return known and shown shares of the subjects of which portraits are decided."""
+    place = errors.names.index(term)
+    decided = {name: answers[(owner == name) & (answers < len(errors.names))] for name in known}
+    there = [name for name in known if len(decided[name]) >= 2]
+    shown = [float(corrected_values(decided[name], errors)[place]) for name in there]
+    return [known[name] for name in there], shown
+
+
+def _favourites(
+    seen: Seen, reading: str, chosen: Sequence[tuple[Subject, str, float]], found: Sitters
+) -> list[Row]:
+    """Return the mean share of each subject's own term, where every subject has another one."""
+    rows = [_share_row(seen, subject, reading, term, share, found) for subject, term, share in chosen]
+    unfit = next((row for row in rows if math.isnan(row.value)), None)
+    if unfit is not None:
+        return [replace(unfit, part="", metric="share_of_own_term")]
+    values = np.array([row.value for row in rows])
+    # The terms differ, so their errors rest on different identity images and are independent.
+    stderr = float(np.sqrt(np.square([row.stderr for row in rows]).sum())) / len(rows)
+    ends = interval(float(values.mean()), stderr)
+    terms = ", ".join(f"{subject.name}: {term}" for subject, term, _ in chosen)
+    mean = float(np.mean([share for _, _, share in chosen]))
+    return [
+        Row(
+            metric="share_of_own_term",
+            value=float(values.mean()),
+            stderr=stderr,
+            low=ends.low,
+            high=ends.high,
+            n=sum(row.n for row in rows),
+            direction="none",
+            unit="share of portraits",
+            component=seen.by,
+            error=seen.readings[reading].errors.error,
+            note=f"{terms}; {found.statistics}: {mean:.1%}",
+        )
+    ]

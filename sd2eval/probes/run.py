@@ -1,0 +1,248 @@
+"""Run probes: each of every checkpoint, from prompts to rows, sentences and pictures, then the tables.
+
+Expensive things happen once: a checkpoint stays loaded for all its probes, pictures are shared, and what was
+measured with the same settings and inputs is read instead of measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sd2eval import engines, images, provenance, report
+from sd2eval.checkpoints import find_weights
+from sd2eval.config import CheckpointConfig, ProbeConfig, PromptsConfig, digest, identity_fields, probing
+from sd2eval.dataset import Dataset, load_dataset
+from sd2eval.devices import device_name, keep_freed_memory, resolve_device, resolve_dtype, set_precision
+from sd2eval.energy import EnergyMeter
+from sd2eval.errors import InputError, room
+from sd2eval.interrupt import Interrupt
+from sd2eval.probes import contact, joining, records, registry, written
+from sd2eval.probes.base import Answer, Probe, PromptSet
+from sd2eval.probes.bench import Shelf, Workbench
+from sd2eval.probes.components.base import input_digest
+from sd2eval.probes.declared import autoencoder
+from sd2eval.probes.drawing import Key, Studio, store_held
+from sd2eval.probes.records import Measured
+from sd2eval.progress import Progress
+from sd2eval.store import RunFolder
+
+
+@dataclass
+class ProbeRun:
+    """What a call measured or found measured."""
+
+    path: Path
+    names: list[str]
+    """The probes that were asked for."""
+    measured: list[Measured]
+    """Everything that the folder holds."""
+    left_out: list[str] = field(default_factory=list)
+    """One line for each probe and checkpoint that could not be measured."""
+    notes: list[str] = field(default_factory=list)
+    """How the probes differ from the sweep whose folder they joined."""
+
+
+def run_probes(*words: str) -> ProbeRun:
+    """Run probes from Python: `run_probes("composition", "people", "checkpoints=[512-base]")`.
+
+    Args:
+        words: names of probes, or `all`; and settings as on the command line.
+
+    Raises:
+        InputError: something given is wrong, or nothing could be measured.
+        Stopped: a signal came; the same call goes on.
+    """
+    names = registry.chosen([word for word in words if "=" not in word])
+    return measure(names, *probing.from_overrides(*(word for word in words if "=" in word)))
+
+
+def measure(names: Sequence[str], config: ProbeConfig, definitions: list[CheckpointConfig]) -> ProbeRun:
+    """Measure probes of checkpoints, or read what was measured, and write the tables.
+
+    Raises:
+        InputError: something given is wrong, or nothing could be measured.
+        Stopped: a signal came; what was finished is kept.
+    """
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    set_precision(dtype)
+    if device.type == "cpu":
+        keep_freed_memory()
+    engines.require(config.engine)
+    dataset = whole_dataset(config)
+    out = Path(config.out or default_folder(config, definitions))
+    joining.refuse_foreign(out)
+    weights = {definition.name: find_weights(definition) for definition in definitions}
+    run = ProbeRun(out, list(names), [], notes=joining.differences(out, config, definitions, weights, dtype))
+    meter = EnergyMeter(config.energy.country)
+    with store_held(RunFolder(out)), Interrupt() as interrupt, room():
+        drawn, silent = out / "probes" / "drawn", Progress(0, quiet=True)
+        studio = Studio(drawn, config, weights, dataset, device, dtype, meter, silent, interrupt)
+        shelf = Shelf(config, dataset, studio, device)
+        total, done = _expected(run.names, shelf, definitions)
+        with Progress(total, done_images=done, quiet=not config.progress) as studio.progress:
+            for definition in definitions:
+                _checkpoint(run, shelf, definition)
+        run.measured = records.read(out)
+        if not any(one.probe in names for one in run.measured):
+            raise InputError("; ".join(dict.fromkeys(run.left_out)))
+        written.write(run)
+        if autoencoder.PROBE.name in names and (out / "results.csv").exists():
+            report.write_report(out)  # its figure shows the floor
+    return run
+
+
+def whole_dataset(config: ProbeConfig) -> Dataset:
+    """Return the data set with all its captions, in the order of the draw.
+
+    Raises:
+        InputError: see `load_dataset`.
+    """
+    everything = PromptsConfig(n="auto", seed=config.captions_seed, first=2, most=None)
+    return load_dataset(config.data, everything, [])
+
+
+def default_folder(config: ProbeConfig, definitions: Sequence[CheckpointConfig]) -> Path:
+    """Return the folder of equal settings, whatever the probes."""
+    fields = identity_fields(config) | {one.name: identity_fields(one) for one in definitions}
+    return Path(f"outputs/probes-{config.family}-{digest(fields)[:8]}")
+
+
+def _expected(names: Sequence[str], shelf: Shelf, definitions: Sequence[CheckpointConfig]) -> tuple[int, int]:
+    """Return how many pictures the prompts of the probes ask for, and how many of them are there.
+
+    A probe that cannot tell its prompts says so when its turn comes.
+    """
+    studio, scale, there = shelf.studio, shelf.config.guidance_scale, 0
+    keys: set[Key] = set()
+    for name in names:
+        with suppress(InputError):
+            found = registry.find(name).prompts(Workbench(name, shelf)).prompts
+            keys |= {(one.key, one.text) for one in found}
+    for definition in definitions:
+        if definition.conditioning == "text":
+            studio.announced |= {(definition.name, key) for key in keys}
+            there += len(keys & studio.pictures(definition, scale).keys())
+    return len(studio.announced), there
+
+
+def _checkpoint(run: ProbeRun, shelf: Shelf, definition: CheckpointConfig) -> None:
+    """Measure all probes of a checkpoint; one that cannot be gives a line, and the others go on."""
+    for name in run.names:
+        probe, bench = registry.find(name), Workbench(name, shelf)
+        try:
+            _probe(run, probe, bench, definition)
+        except InputError as error:
+            line = f"{name}, {definition.name}: {error}"
+            run.left_out.append(line)
+            shelf.studio.progress.print(f"left out: {line}")
+
+
+def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: CheckpointConfig) -> None:
+    bench.progress("reading the prompts")
+    prompts = probe.prompts(bench)
+    fields = identity(probe, prompts, bench, definition)
+    known = {one.stem: one for one in records.read(run.path)}
+    whole = digest(fields)
+    stem = records.stem(probe.name, definition.name, bench.guidance_scale)
+    if stem in known and known[stem].identity == whole:
+        return
+    studio, before = bench.shelf.studio, len(bench.shelf.studio.meter.readings)
+    studio.progress.print(f"{probe.name}, {definition.name}: measuring")
+    with studio.counted(f"probe {probe.name}"):
+        answer = probe.measure(bench, definition)
+    bench.progress("writing")
+    _keep_sheet(run.path, stem, probe, definition, answer, bench.shelf.config.blur)
+    spent = [one for one in studio.meter.readings[before:] if one.stage == f"probe {probe.name}"]
+    measured = Measured(
+        schema_version=records.SCHEMA_VERSION,
+        identity=whole,
+        fields=fields,
+        probe=probe.name,
+        checkpoint=definition.name,
+        guidance_scale=bench.guidance_scale,
+        protocol=protocol_name(bench.shelf),
+        rows=[records.row_fields(row) for row in answer.rows],
+        sentences=list(answer.sentences),
+        prompts=_told(prompts),
+        digests=dict(sorted(bench.used.items())),
+        energy=[asdict(one) for one in spent],
+        versions=provenance.versions(bench.protocol),
+        machine=provenance.machine(device_name(bench.device)),
+        git=provenance.git_state(),
+        created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    )
+    records.write(run.path, measured)
+
+
+def identity(
+    probe: Probe, prompts: PromptSet, bench: Workbench, definition: CheckpointConfig
+) -> dict[str, Any]:
+    """Return every setting and digest that moves a number of a probe, by dotted key."""
+    config, shelf = bench.shelf.config, bench.shelf
+    named = {role: dict(bench.settings.get(role) or {}).values() for role in ("components", "extractors")}
+    fields = identity_fields(definition, "checkpoint.") | identity_fields(config.sampler, "sampler.")
+    fields |= identity_fields(config.protocol, "protocol.")
+    for name in named["components"]:
+        fields |= identity_fields(config.components[name], f"components.{name}.")
+        fields[f"components.{name}.source_sha256"] = input_digest(config.components[name])
+    for name in named["extractors"]:
+        fields |= identity_fields(config.extractors[name], f"extractors.{name}.")
+    return fields | {
+        "probe": probe.name,
+        "family": config.family,
+        "settings": dict(bench.settings),
+        "guidance_scale": config.guidance_scale,
+        "seed": config.seed,
+        "captions_seed": config.captions_seed,
+        "dtype": shelf.studio.dtype,
+        "digests.weights": shelf.studio.weights[definition.name].digest,
+        "digests.prompts": prompts.digest,
+        "digests.captions": shelf.dataset.captions_digest,
+        "digests.images": shelf.files_digest,
+        "digests.code": code_digest(),
+    }
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 over the modules and data of this package: whoever changes them measures anew."""
+    total = hashlib.sha256()
+    root = Path(__file__).parent
+    for file in sorted(file for suffix in ("py", "json") for file in root.rglob(f"*.{suffix}")):
+        total.update(f"{file.relative_to(root)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def protocol_name(shelf: Shelf) -> str:
+    """Return the protocol with the digest of its choices and of the data they are applied to."""
+    fields = identity_fields(shelf.config.protocol) | {
+        "captions": shelf.dataset.captions_digest,
+        "images": shelf.files_digest,
+    }
+    return f"{shelf.config.protocol.name}@{digest(fields)[:8]}"
+
+
+def _told(prompts: PromptSet) -> dict[str, Any]:
+    keys = ("name", "source", "licence", "digest")
+    return {key: getattr(prompts, key) for key in keys} | {"n": len(prompts.prompts)}
+
+
+def _keep_sheet(
+    out: Path, stem: str, probe: Probe, definition: CheckpointConfig, answer: Answer, blur: bool
+) -> None:
+    """Write this checkpoint's part of the contact sheet, or remove an earlier one."""
+    file = records.folder(out) / f"{stem}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not answer.tiles:
+        file.unlink(missing_ok=True)
+        return
+    title = f"{probe.name}, {definition.name}"
+    images.write_png(file, contact.section(title, answer.tiles, blurred=answer.blurred and blur))

@@ -1,0 +1,163 @@
+"""What a folder of probes shows: probes.csv, probes.md, probes.json and one contact sheet per probe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sd2eval.images import load_rgb, write_png
+from sd2eval.probes import contact, records, registry
+from sd2eval.probes.records import Measured, by_probe
+from sd2eval.progress import format_co2, format_energy
+from sd2eval.seals import to_bytes
+from sd2eval.store import RunFolder, write_bytes
+
+if TYPE_CHECKING:
+    from sd2eval.probes.run import ProbeRun
+
+SHEETS = "probes/sheets"
+
+
+def write(run: ProbeRun) -> None:
+    """Write everything from the folder's measurements; what this call did not measure stays as it is."""
+    table = records.frame(run.measured)
+    write_bytes(run.path / "probes.csv", table.to_csv(index=False).encode())
+    sheets = {name: _sheet(run.path, group) for name, group in by_probe(run.measured)}
+    spent = energy(run.path, run.measured)
+    write_bytes(run.path / "probes.json", to_bytes(_provenance(run, spent)))
+    write_bytes(run.path / "probes.md", _markdown(run, sheets, spent).encode())
+
+
+def _sheet(out: Path, group: Sequence[Measured]) -> str:
+    """Write the contact sheet of a probe, one section per checkpoint; return its name, or nothing."""
+    files = [records.folder(out) / f"{one.stem}.png" for one in group]
+    sections = [load_rgb(file) for file in files if file.exists()]
+    if not sections:
+        return ""
+    name = f"{SHEETS}/{group[0].probe}.png"
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    write_png(out / name, contact.stacked(sections))
+    return name
+
+
+def energy(out: Path, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Return what drawing and measuring spent, as rows of checkpoint, probe and the keys of a reading.
+
+    A picture that several probes look at is drawn once, so drawing belongs to no probe.
+    """
+    rows: list[dict[str, Any]] = []
+    for file in sorted((out / "probes" / "drawn").glob("*/*/run.json")):
+        store = RunFolder(file.parent)
+        for name in store.read_info().config["checkpoint_definitions"]:
+            readings = [
+                reading
+                for block in store.blocks(name)
+                for reading in store.read_manifest(name, block)["energy"]
+            ]
+            rows += [{"checkpoint": name, "probe": ""} | reading for reading in readings]
+        for session in store.read_sessions():
+            rows += [{"probe": ""} | reading for reading in session["readings"]]
+    for one in measured:
+        rows += [{"checkpoint": one.checkpoint, "probe": one.probe} | reading for reading in one.energy]
+    return rows
+
+
+def energy_line(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the energy in one phrase, such as `1.2 Wh, 0.5 g CO2 (estimated)`."""
+    kwh, kg = (math.fsum(row[key] for row in rows) for key in ("kwh", "kg_co2"))
+    method = "measured" if rows and all(row["method"] == "measured" for row in rows) else "estimated"
+    return f"{format_energy(kwh)}, {format_co2(kg)} ({method})"
+
+
+def _provenance(run: ProbeRun, spent: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "schema_version": records.SCHEMA_VERSION,
+        "joined": run.notes,
+        "left_out": run.left_out,
+        "energy": list(spent),
+        "measurements": [
+            {
+                "probe": one.probe,
+                "checkpoint": one.checkpoint,
+                "guidance_scale": one.guidance_scale,
+                "identity": one.identity,
+                "prompts": one.prompts,
+                "digests": one.digests,
+                "fields": one.fields,
+                "versions": one.versions,
+                "machine": one.machine,
+                "git": one.git,
+                "created": one.created,
+            }
+            for one in run.measured
+        ],
+    }
+
+
+def _markdown(run: ProbeRun, sheets: dict[str, str], spent: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        "# The card's limitations and biases, measured",
+        "",
+        "Every number has a 95% interval, from the prompts (clustered where they belong together).",
+        "`probes.csv` has all rows, `probes.json` what each rests on.",
+        "",
+    ]
+    for name, group in by_probe(run.measured):
+        lines += _section(name, group, sheets[name])
+    if run.left_out:
+        lines += ["## Not measured", "", *(f"- {line}" for line in run.left_out), ""]
+    if run.notes:
+        lines += ["## Drawn otherwise than the run in this folder", "", *(f"- {line}" for line in run.notes)]
+        lines += [""]
+    return "\n".join([*lines, f"Energy of drawing and measuring: {energy_line(spent)}.", ""])
+
+
+def _section(name: str, group: Sequence[Measured], sheet: str) -> list[str]:
+    probe = registry.find(name) if name in registry.names() else None
+    lines = [f"## {name}", ""]
+    if probe:
+        lines += [f'The card: "{probe.sentence}"', "", f"**{probe.question}**", ""]
+    for one in group:
+        who = f"{one.checkpoint}, scale {one.guidance_scale:g}"
+        lines += [f"- {who}: {' '.join(one.sentences)}"]
+    lines += ["", "| part | checkpoint | metric | value | 95% interval | n | error | by | note |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    lines += [_row(one, row) for one in group for row in one.rows]
+    first = group[0].prompts
+    if first["n"]:
+        lines += [
+            "",
+            f"Prompts: {first['n']}, {first['source']} ({first['licence']}), `{first['digest'][:12]}`.",
+        ]
+    return [*lines, "", *([f"![{name}]({sheet})", ""] if sheet else [])]
+
+
+def _row(one: Measured, row: dict[str, Any]) -> str:
+    unit = f" {row['unit']}" if row["unit"] else ""
+    cells = [
+        row["part"],
+        one.checkpoint,
+        row["metric"],
+        number(row["value"]) + (unit if row["value"] is not None else ""),
+        interval(row),
+        str(row["n"]),
+        number(row["error"]),
+        row["component"],
+        row["note"].replace("|", "/"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def number(value: float | None) -> str:
+    """Return four significant digits; nothing where there is no number."""
+    return "" if value is None or not np.isfinite(value) else f"{value:.4g}"
+
+
+def interval(row: dict[str, Any]) -> str:
+    """Return `low to high` of a row; nothing where it has none."""
+    low, high = number(row["low"]), number(row["high"])
+    return f"{low} to {high}" if low and high else ""

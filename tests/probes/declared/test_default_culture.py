@@ -1,0 +1,122 @@
+"""Places of pictures that are rendered: the planted shares must come out, or nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sd2eval.mini.render import render
+from sd2eval.mini.world import PLACES, UNNAMED_PLACE, Item, Scene
+from sd2eval.probes.base import ProbePrompt, Row
+from sd2eval.probes.declared import default_culture
+from tests.probes.rendering import RenderingBench
+
+
+def scene(prompt: ProbePrompt, shares: dict[str, float]) -> Scene:
+    """What the prompt says; where it says nothing of the place, one is drawn."""
+    rng = np.random.default_rng(prompt.key)
+    _, colour, shape = prompt.text.rstrip(".").split()[:3]
+    place = prompt.labels["place"] or str(rng.choice(PLACES, p=[shares[one] for one in PLACES]))
+    layout = tuple(rng.random(4))
+    size = str(rng.choice(["small", "large"]))
+    return Scene(
+        kind="single", items=(Item(shape=shape, colour=colour, size=size),), place=place, layout=layout
+    )
+
+
+def bench(shares: dict[str, float] = UNNAMED_PLACE, **changed: object) -> RenderingBench:
+    return RenderingBench(
+        "default_culture", lambda prompt: render(scene(prompt, shares))[0], changed=dict(changed)
+    )
+
+
+def rows(used: RenderingBench) -> dict[tuple[str, str], Row]:
+    return {(row.metric, row.part): row for row in default_culture.measure(used, used.checkpoint).rows}
+
+
+def test_the_planted_shares_lie_in_their_intervals() -> None:
+    found = rows(bench())
+    for place, share in UNNAMED_PLACE.items():
+        row, above = found["share", place], found["share_above_expected", place]
+        assert row.low <= share <= row.high
+        assert above.low <= 0 <= above.high
+        assert row.high - row.low < 0.35
+    assert sum(found["share", place].value for place in PLACES) == pytest.approx(1)
+
+
+def test_another_default_is_found() -> None:
+    shares = dict.fromkeys(PLACES, 0.05) | {"snow": 0.8}
+    found = rows(bench(shares))
+    assert found["share", "snow"].low <= 0.8 <= found["share", "snow"].high
+    assert found["share_above_expected", "snow"].low > 0.5
+    assert found["share_above_expected", "meadow"].high < 0
+
+
+def test_errors_of_the_classifier_are_taken_out() -> None:
+    """A third of the beach images, marked or not, look like meadows."""
+    shares = dict.fromkeys(PLACES, 0.0) | {"beach": 0.75, "meadow": 0.25}
+
+    def picture(prompt: ProbePrompt) -> np.ndarray:
+        shown = scene(prompt, shares)
+        if shown.place == "beach" and np.random.default_rng([1, prompt.key]).random() < 1 / 3:
+            shown = Scene(kind="single", items=shown.items, place="meadow", layout=shown.layout)
+        return render(shown)[0]
+
+    found = rows(RenderingBench("default_culture", picture, changed={"marked": 40}))
+    beach = found["share", "beach"]
+    assert "seen in 4" in beach.note or "seen in 5" in beach.note
+    assert beach.low <= 0.75 <= beach.high
+    assert beach.value == pytest.approx(0.75, abs=0.15)
+    assert beach.error > 0.03
+
+
+def test_a_classifier_that_guesses_gives_no_shares() -> None:
+    found = rows(RenderingBench("default_culture", lambda prompt: np.random.default_rng(prompt.key).integers(
+        0, 256, (64, 64, 3)).astype(np.uint8)))  # fmt: skip
+    assert all(math.isnan(row.value) for (metric, _), row in found.items() if metric.startswith("share"))
+    assert found["classifier_error", ""].value > 0.3
+    assert "errs too often" in found["share", "meadow"].note
+
+
+def test_pictures_unlike_all_places_give_no_shares() -> None:
+    def picture(prompt: ProbePrompt) -> np.ndarray:
+        image = render(scene(prompt, UNNAMED_PLACE))[0]
+        return image if prompt.labels["place"] else np.random.default_rng(prompt.key).integers(
+            0, 256, image.shape).astype(np.uint8)  # fmt: skip
+
+    used = RenderingBench("default_culture", picture)
+    found = rows(used)
+    assert found["undecided", ""].value > 0.8
+    assert all(math.isnan(found["share", place].value) for place in PLACES)
+    assert default_culture.measure(used, used.checkpoint).sentences[0].startswith("No shares")
+
+
+def test_prompts_of_places_and_scenes_are_balanced() -> None:
+    listed = default_culture.prompts(bench()).prompts
+    assert len({one.key for one in listed}) == len(listed) == 190
+    marked = [one for one in listed if one.labels["place"]]
+    assert set(Counter(one.labels["place"] for one in marked).values()) == {20}
+    for place in PLACES:  # as many scenes as images: none is there twice
+        assert len({one.group for one in marked if one.labels["place"] == place}) == 20
+    assert {one.text for one in listed if not one.labels["place"]} >= {"A red ball.", "An orange cube."}
+    assert any(one.text == "A red ball in the snow." for one in marked)
+
+
+def test_countries_of_all_regions_are_asked_for() -> None:
+    published = SimpleNamespace(family="published", settings={"unmarked": 2, "marked": 14})
+    found = default_culture.prompts(published)
+    places = Counter(one.labels["place"] for one in found.prompts)
+    assert places.pop("") == 28
+    assert len(places) == 40
+    assert set(places.values()) == {14}
+    texts = {one.text for one in found.prompts}
+    assert {"a wedding", "a wedding in Nigeria", "a house in the Democratic Republic of the Congo"} <= texts
+    world = default_culture._published()
+    assert len(world.regions()) == 6
+    assert sum(world.regions().values()) == pytest.approx(1)
+    assert world.regions()["Asia"] > 0.5
+    assert "United Nations" in found.source

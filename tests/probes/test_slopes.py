@@ -1,0 +1,36 @@
+"""The slope of shown over known shares, against another program and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import linregress
+
+from sd2eval.errors import InputError
+from sd2eval.probes.slopes import slope
+from sd2eval.statistics import interval
+
+
+def test_value_is_that_of_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random(40)
+    y = 0.2 + 1.7 * x + rng.normal(size=40)
+    assert slope(x, y).value == pytest.approx(linregress(x, y).slope)
+
+
+def test_interval_covers_where_spreads_differ() -> None:
+    rng = np.random.default_rng(1)
+    x = np.linspace(0.05, 0.95, 50)
+    held = 0
+    for _ in range(1000):
+        found = slope(x, rng.binomial(15, x) / 15 + rng.normal(size=50) * 0.4 * (x > 0.8))
+        low, high = interval(*found, dof=48)
+        held += low <= 1 <= high
+    assert 0.93 <= held / 1000 <= 0.975
+
+
+def test_a_point_without_a_slope_is_refused() -> None:
+    with pytest.raises(InputError, match="at least 3 points"):
+        slope([0.5, 0.5, 0.5], [0.1, 0.2, 0.3])
+    with pytest.raises(InputError, match="at least 3 points"):
+        slope([0.1, 0.5], [0.1, 0.2])

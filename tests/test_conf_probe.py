@@ -1,0 +1,132 @@
+"""Every YAML file of the probes composes, and is explained by `probe --help`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from sd2eval.config import ComponentConfig, probing
+from sd2eval.config.schema import ProbeConfig, leaves
+from sd2eval.errors import InputError
+from sd2eval.probes import components, registry
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+FAMILIES = {"mini": [], "published": ["data.root=/data/coco"]}
+COMPONENTS = sorted(file.stem for file in (CONF / "component").glob("*.yaml"))
+
+
+@cache
+def composed(family: str) -> ProbeConfig:
+    return probing.from_overrides(f"family={family}", *FAMILIES[family])[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_sets_every_key(family: str) -> None:
+    config, definitions = probing.from_overrides(f"family={family}", *FAMILIES[family])
+    assert config.family == family
+    assert definitions
+    assert [key for key, value, _ in leaves(config) if value == "???"] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_probe_has_its_settings_in_every_family(family: str) -> None:
+    assert composed(family).settings.keys() == set(registry.ORDER)
+    files = {file.parent.name for file in (CONF / "probe_settings").glob(f"*/{family}.yaml")}
+    assert files == set(registry.ORDER) >= set(registry.names())
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_a_component_is_named_after_its_file_and_leaves_nothing_to_the_schema(name: str) -> None:
+    content = dict(OmegaConf.load(CONF / "component" / f"{name}.yaml"))
+    assert content.pop("defaults")[0] == "schema"
+    assert content["name"] == name
+    assert content["kind"] in components.kinds()
+    assert content.keys() == ComponentConfig.__dataclass_fields__.keys()
+
+
+def test_the_families_are_those_that_are_tested() -> None:
+    assert {file.stem for file in (CONF / "family").glob("*.yaml")} == FAMILIES.keys()
+
+
+def test_the_card_is_probed_as_it_was_sampled() -> None:
+    config = composed("published")
+    assert (config.sampler.steps, config.sampler.eta, config.protocol.name) == (50, 0.0, "model_card")
+
+
+@cache
+def help_text() -> str:
+    command = [sys.executable, "-m", "sd2eval", "probe", "--help"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("key", ProbeConfig.__dataclass_fields__)
+def test_help_explains_every_key(key: str) -> None:
+    assert re.search(rf"(?<![\w.]){key}[.=]", help_text())
+
+
+@pytest.mark.parametrize("key", ComponentConfig.__dataclass_fields__)
+def test_help_explains_every_key_of_a_component(key: str) -> None:
+    assert re.search(rf"(?<![\w.]){key}(?!\w)", help_text().partition("components.NAME.KEY")[2])
+
+
+@pytest.mark.parametrize("name", [*COMPONENTS, *FAMILIES, *registry.names()])
+def test_help_lists_every_family_component_and_probe(name: str) -> None:
+    assert re.search(rf"(?<![\w-]){name}(?![\w-])", help_text())
+
+
+def test_help_prints_what_the_defaults_are() -> None:
+    values = {
+        key: f"{value:g}" if isinstance(value, float) else str(value)
+        for key, value, _ in leaves(composed("mini"))
+    }
+    printed = dict(re.findall(r"^  (\w[\w.]*)=([\w.]+) ", help_text(), re.MULTILINE))
+    shown = {key: value for key, value in printed.items() if key in values and not value.isupper()}
+    assert {"seed", "guidance_scale", "dtype", "shard_size", "blur"} <= shown.keys()
+    plain = {"true": "True", "false": "False", "null": "None"}
+    assert {key: plain.get(value, value) for key, value in shown.items()} == {
+        key: values[key] for key in shown
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["checkpoints=[512-base-ema]"], r"'512-base-ema' draws 512-pixel images.*add family=published"),
+        (["family=published", "checkpoints=[512-base]"], r"'512-base' draws 64-pixel images.*family=mini"),
+        (["family=nope"], r"family=nope: unknown; allowed: mini, published"),
+        (["famly=mini"], r"famly: there is no such key; did you mean 'family'"),
+        (["settings.languages.m=3"], r"settings.languages.m: there is no such key; allowed: n, "),
+        (["settings.nope.n=3"], r"settings.nope: there is no such key; allowed: photorealism"),
+        (["components.nope.source=/x"], r"components.nope: there is no component/nope.yaml; allowed: "),
+        (["guidance_scale=-1"], r"guidance_scale=-1.0: a finite number"),
+        (["sampler.steps=0"], r"sampler.steps=0: allowed: 1 to 1000"),
+        (["captions_seed=-1"], r"captions_seed=-1: allowed: 0 to"),
+        (["+x=1"], r"x: there is no such key; a leading \+ does not help"),
+        (["seed=x"], r"seed=x: allowed: a whole number"),
+    ],
+)
+def test_a_mistake_names_its_key_and_the_way_out(overrides: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        probing.from_overrides(*overrides)
+
+
+def test_a_components_source_is_set_on_the_command_line_whatever_its_name() -> None:
+    name = COMPONENTS[0]
+    config = probing.from_overrides(f"components.{name}.source=/a b (1)/weights")[0]
+    assert config.components[name].source == "/a b (1)/weights"
+
+
+def test_settings_that_name_what_does_not_exist_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"settings.languages.components.judge=nope: there is no component/nope"
+    ):
+        probing.from_overrides("+settings.languages.components={judge: nope}")
