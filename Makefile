@@ -36,7 +36,7 @@ rebuild:
 
 # Stamps: an environment is installed once for each kind of use, and again when pyproject.toml changes.
 $(VENV)/.run: pyproject.toml $(BROKEN)
-	$(call install,.)
+	$(call install,.[probes])
 
 $(VENV)/.test: pyproject.toml $(BROKEN)
 	$(call install,.[test])
