@@ -26,7 +26,7 @@ SMALL += ("protocol.metrics=[fd_mini,clip_mini,psnr]",)
 LAST = "x4-upscaling/000005-000005"
 """The last shard of such a run; it reads the image of the last caption."""
 MARK = "SD2EVAL_TEST_MARK"
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 class Command:

@@ -28,7 +28,7 @@ from sd2eval.store import RunFolder
 from tests.engines.commands import LAST, SMALL, Command, Result, published, reading, result
 
 HERE = ("engine=local", "engine.workers=1")
-AUTO = ("prompts.n=auto", "prompts.first=16", "prompts.most=40", "precision.clip_mini=0.06", "shard_size=8")
+AUTO = ("prompts.n=auto", "prompts.first=16", "prompts.most=24", "precision.clip_mini=0.06", "shard_size=8")
 
 
 class Contract:
