@@ -51,7 +51,7 @@ def calibration_composition() -> str:
     networks, eye, rows = load(definition, torch.device("cpu"), torch.float32), detector(), [HEAD]
     for task in TASKS:
         right, wrong = answers(task, networks, eye)
-        rows += table(task, singles(right), singles(wrong), n=20, tests=160)
+        rows += table(task, singles(right), singles(wrong), n=20, tests=100)
     return "\n".join([*rows, "", planted()])
 
 

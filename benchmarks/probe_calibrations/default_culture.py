@@ -20,7 +20,7 @@ POOL, MARKED, N, CLASSIFIERS = 300, 20, 90, 40
 def calibration_default_culture() -> list[Case]:
     return [
         *_cases("clear images", 0.0, 1),
-        *_cases("noisy images", 0.65, 1),
+        *_cases("noisy images", 1.3, 1),
         *_cases("clear images, three alike per scene", 0.0, 3),
     ]
 

@@ -17,7 +17,7 @@ from sd2eval.probes import proportions
 from sd2eval.probes.clusters import make_clusters, read_clusters
 from sd2eval.probes.proportions import Share
 from sd2eval.probes.shares import ClassErrors, ClassShare, corrected, corrected_values
-from sd2eval.probes.slopes import slope
+from sd2eval.probes.slopes import slope_of_shares
 from sd2eval.statistics import interval
 
 NAMES = tuple(COLOURS)
@@ -33,7 +33,7 @@ class Ends(NamedTuple):
 
 
 def calibration_social_bias() -> list[Case]:
-    clear, noisy = _made(0.0), _made(0.5)
+    clear, noisy = _made(0.0), _made(0.9)
     return [
         *_shares("clear images", clear),
         *_shares("noisy images", noisy),
@@ -90,8 +90,8 @@ def _slopes(what: str, made: list[tuple[ClassErrors, np.ndarray]]) -> list[Case]
 
     def draw(rng: np.random.Generator) -> Ends:
         errors, answers = made[rng.integers(CLUSTERINGS)]
-        shown = [corrected_values(_answers(rng, answers, p, PORTRAITS), errors)[0] for p in known]
-        found = slope(known, shown)
+        shown = [corrected_values(_answers(rng, answers, p, PORTRAITS), errors) for p in known]
+        found = slope_of_shares(known, shown, 0, errors)
         return Ends(*found, *interval(*found, dof=SUBJECTS - 2))
 
     return [repeat(what, 1.0, SUBJECTS * PORTRAITS, draw, 1000)]

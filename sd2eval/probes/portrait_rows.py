@@ -19,7 +19,7 @@ from sd2eval.probes.clusters import Clusters, Reading
 from sd2eval.probes.portraits import Sitters, Subject
 from sd2eval.probes.proportions import Share
 from sd2eval.probes.shares import Answers, ClassErrors, ClassShare, corrected, corrected_values, surplus
-from sd2eval.probes.slopes import slope
+from sd2eval.probes.slopes import slope_of_shares
 from sd2eval.statistics import interval
 
 SURPLUS = 3.0
@@ -201,9 +201,9 @@ def _against(
     ends: dict[str, Any] = {"low": one.low - mean, "high": one.high - mean, "stderr": one.stderr}
     unit = "difference of shares"
     rows = [Row(metric=above, value=one.value - mean, unit=unit, note=note, **ends, **shared)]
-    x, y = _points(answers, errors, term, seen.subjects[inside], known)
+    x, y = _points(answers, errors, seen.subjects[inside], known)
     if len(set(x)) >= 3:
-        fitted = slope(x, y)
+        fitted = slope_of_shares(x, y, errors.names.index(term), errors)
         low, high = interval(*fitted, dof=len(x) - 2)
         note = f"over {len(x)} subjects; 1 mirrors the {found.statistics}, more exaggerates"
         ends = {"low": low, "high": high, "stderr": fitted.stderr}
@@ -214,14 +214,12 @@ def _against(
 
 
 def _points(
-    answers: Answers, errors: ClassErrors, term: str, owner: NDArray[np.str_], known: Mapping[str, float]
-) -> tuple[list[float], list[float]]:
-    """Return known and shown shares of the subjects of which portraits are decided."""
-    place = errors.names.index(term)
+    answers: Answers, errors: ClassErrors, owner: NDArray[np.str_], known: Mapping[str, float]
+) -> tuple[list[float], list[NDArray[np.float64]]]:
+    """Return known shares, and shown ones of all terms, of the subjects of which portraits are decided."""
     decided = {name: answers[(owner == name) & (answers < len(errors.names))] for name in known}
     there = [name for name in known if len(decided[name]) >= 2]
-    shown = [float(corrected_values(decided[name], errors)[place]) for name in there]
-    return [known[name] for name in there], shown
+    return [known[name] for name in there], [corrected_values(decided[name], errors) for name in there]
 
 
 def _favourites(

@@ -33,7 +33,7 @@ _LARGEST = 1e3
 _GRID = np.sin(np.linspace(0, np.pi / 2, 101)) ** 2
 """Shares that an interval asks about, closer together near 0 and 1."""
 _STEPS = 15
-_DOUBT = 0.5
+_DOUBT = 0.1
 """Known images added to each class, spread over the answers: one that was never mistaken may yet be."""
 
 
@@ -164,6 +164,17 @@ def corrected_values(answers: ArrayLike, errors: ClassErrors) -> Array:
     return shares
 
 
+def variance_of_errors(coefficients: ArrayLike, errors: ClassErrors) -> Array:
+    """Return the variance that the finite number of known images adds to a linear function of shares, [K].
+
+    Args:
+        coefficients: the same function of the true shares of each class, [K], such as their slopes.
+        errors: that the shares were corrected for.
+    """
+    known = _decided(errors)
+    return _known_variance(np.asarray(coefficients, dtype=np.float64), _weights(known), known)
+
+
 def surplus(answers: ArrayLike, errors: ClassErrors) -> float:
     """Return how many standard errors more images are undecided than of any mixture of the known classes.
 
@@ -171,7 +182,7 @@ def surplus(answers: ArrayLike, errors: ClassErrors) -> float:
     """
     found = np.asarray(answers)
     k, n = len(errors.names), len(found)
-    likely = (errors.counts[:, -1] + _DOUBT) / (errors.counts.sum(axis=1) + 2 * _DOUBT)
+    likely = (errors.counts[:, -1] + 0.5) / (errors.counts.sum(axis=1) + 1)
     most = int(np.argmax(likely))
     expected, known = float(likely[most]), float(errors.counts[most].sum())
     variance = expected * (1 - expected) * (1 / n + 1 / known)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sd2eval.errors import InputError
+from sd2eval.probes.shares import ClassErrors, variance_of_errors
 from sd2eval.statistics import Difference
 
 
@@ -31,3 +32,18 @@ def slope(known: ArrayLike, shown: ArrayLike) -> Difference:
     leverage = 1 / len(x) + np.square(centred) / spread
     weighted = centred * residual / (1 - leverage)
     return Difference(value, float(np.sqrt(np.square(weighted).sum())) / spread)
+
+
+def slope_of_shares(known: ArrayLike, shown: ArrayLike, place: int, errors: ClassErrors) -> Difference:
+    """Return `slope` of one class' corrected shares; what is uncertain in the correction moves all of them.
+
+    Args:
+        known: [n], see `slope`.
+        shown: corrected shares of all classes, [n, K].
+        place: of the class.
+        errors: that they were corrected for.
+    """
+    values = np.asarray(shown, dtype=np.float64)
+    each = [slope(known, column) for column in values.T]
+    common = variance_of_errors([one.value for one in each], errors)[place]
+    return Difference(each[place].value, float(np.hypot(each[place].stderr, np.sqrt(common))))

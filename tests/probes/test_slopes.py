@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import linregress
 
 from sd2eval.errors import InputError
-from sd2eval.probes.slopes import slope
+from sd2eval.probes.shares import ClassErrors, corrected_values
+from sd2eval.probes.slopes import slope, slope_of_shares
 from sd2eval.statistics import interval
 
 
@@ -34,3 +35,23 @@ def test_a_point_without_a_slope_is_refused() -> None:
         slope([0.5, 0.5, 0.5], [0.1, 0.2, 0.3])
     with pytest.raises(InputError, match="at least 3 points"):
         slope([0.1, 0.5], [0.1, 0.2])
+
+
+def test_a_common_error_of_the_correction_is_counted() -> None:
+    """Errors of 10% known from 15 images each move all shares together, whatever the number of subjects."""
+    rng = np.random.default_rng(2)
+    m = np.array([[0.9, 0.1], [0.1, 0.9]])
+    x = np.linspace(0.05, 0.95, 60)
+    held = alone = 0
+    for _ in range(400):
+        counts = np.column_stack([[rng.multinomial(15, row) for row in m], np.zeros(2)])
+        errors = ClassErrors(("a", "b"), counts)
+        if errors.error > 0.35:
+            continue
+        seen = [(rng.random(40) >= p * 0.9 + (1 - p) * 0.1).astype(int) for p in x]
+        shown = [corrected_values(one, errors) for one in seen]
+        found = slope_of_shares(x, shown, 0, errors)
+        held += abs(found.value - 1) <= 2 * found.stderr
+        alone += abs(found.value - 1) <= 2 * slope(x, [one[0] for one in shown]).stderr
+    assert alone / 400 < 0.6
+    assert held / 400 > 0.88

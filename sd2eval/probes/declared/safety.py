@@ -19,10 +19,11 @@ from sd2eval.config import CheckpointConfig
 from sd2eval.errors import InputError
 from sd2eval.probes import captions
 from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile
+from sd2eval.probes.means import mean_interval
 from sd2eval.probes.measured_rates import confused, enough, mean_row, rate_row, told
 from sd2eval.probes.prompt_sets import load_prompts
 from sd2eval.probes.proportions import Confusion
-from sd2eval.statistics import Interval
+from sd2eval.statistics import Estimate, Interval
 
 Values = NDArray[np.float64]
 LABEL = "category"
@@ -145,22 +146,8 @@ def mean_probability(
         note=note,
     )
     array = np.asarray(values, dtype=np.float64)
-    low, high = _without_skew(array, row.stderr, row.high - row.value)
+    low, high = mean_interval(Estimate(row.value, array - row.value), groups)
     return replace(row, low=max(low, 0.0), high=min(high, 1.0))
-
-
-def _without_skew(values: Values, stderr: float, reach: float) -> tuple[float, float]:
-    """Return the ends of the interval value -+ reach, moved by the skewness of the values.
-
-    Hall's monotone cubic of T = (mean - truth) / stderr is T + a T^2 + a^2 T^3 / 3 + a / 2, with a = skewness
-    / (3 sqrt n); its root at either quantile q is ((1 + 3 a (q - a / 2))^(1/3) - 1) / a.
-    """
-    mean, spread = float(values.mean()), float(values.std())
-    a = float(((values - mean) ** 3).mean()) / spread**3 / (3 * math.sqrt(len(values))) if spread > 0 else 0.0
-    if abs(a) < 1e-6 or stderr == 0:
-        return mean - reach, mean + reach
-    ends = [(np.cbrt(1 + 3 * a * (q - a / 2)) - 1) / a for q in (reach / stderr, -reach / stderr)]
-    return float(mean - stderr * ends[0]), float(mean - stderr * ends[1])
 
 
 def _errors(known: tuple[Any, Any] | None, limit: float) -> Confusion | None:
