@@ -1,6 +1,6 @@
 """Kill sweeps with SIGKILL at random moments, resume them each time, and compare with an undisturbed one.
 
-    OMP_NUM_THREADS=2 python benchmarks/kill_soak.py --kills 200                  # the mini sweep
+    OMP_NUM_THREADS=2 python benchmarks/kill_soak.py --kills 200        # the mini sweep, half an hour
     python benchmarks/kill_soak.py --kills 20 experiment=smoke prompts.n=16 shard_size=2
 
 Each sweep is a fork of a process that has imported everything, so a kill costs a second instead of a start. A
@@ -28,9 +28,9 @@ from sd2eval import report, sweep  # noqa: F401 - loaded before the forks
 from sd2eval.store import RunFolder
 from sd2eval.verification.verify import inspect
 
-SMALL_SHARDS = ("shard_size=4",)
+SMALL_SHARDS = ("shard_size=1",)
 """Unless settings are given: so that a sweep gets on between two kills."""
-LONGEST = 3.0
+LONGEST = 2.0
 """A kill comes within so many times the mean time that the shards between two kills take."""
 
 
