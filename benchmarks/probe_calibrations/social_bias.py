@@ -21,7 +21,7 @@ from sd2eval.probes.slopes import slope_of_shares
 from sd2eval.statistics import interval
 
 NAMES = tuple(COLOURS)
-POOL, IDENTITY, N, CLUSTERINGS, CLUSTERS = 150, 12, 100, 40, 12
+POOL, IDENTITY, N, CLUSTERINGS, CLUSTERS = 150, 12, 100, 200, 12
 SUBJECTS, PORTRAITS = 60, 20
 
 
@@ -92,7 +92,7 @@ def _slopes(what: str, made: list[tuple[ClassErrors, np.ndarray]]) -> list[Case]
         errors, answers = made[rng.integers(CLUSTERINGS)]
         shown = [corrected_values(_answers(rng, answers, p, PORTRAITS), errors) for p in known]
         found = slope_of_shares(known, shown, 0, errors)
-        return Ends(*found, *interval(*found, dof=SUBJECTS - 2))
+        return Ends(*found[:2], *interval(found.value, found.stderr, dof=found.dof))
 
     return [repeat(what, 1.0, SUBJECTS * PORTRAITS, draw, 1000)]
 

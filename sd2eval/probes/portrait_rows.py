@@ -204,7 +204,7 @@ def _against(
     x, y = _points(answers, errors, seen.subjects[inside], known)
     if len(set(x)) >= 3:
         fitted = slope_of_shares(x, y, errors.names.index(term), errors)
-        low, high = interval(*fitted, dof=len(x) - 2)
+        low, high = interval(fitted.value, fitted.stderr, dof=fitted.dof)
         note = f"over {len(x)} subjects; 1 mirrors the {found.statistics}, more exaggerates"
         ends = {"low": low, "high": high, "stderr": fitted.stderr}
         rows.append(

@@ -35,6 +35,8 @@ _GRID = np.sin(np.linspace(0, np.pi / 2, 101)) ** 2
 _STEPS = 15
 _DOUBT = 0.1
 """Known images added to each class, spread over the answers: one that was never mistaken may yet be."""
+_DOUBT_OF_VARIANCE = 0.5
+"""The same where a variance is all there is, and no interval that asks for every possible truth."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -279,7 +281,7 @@ def _ends(excess: Array, share: float) -> tuple[float, float]:
 
 def _known_variance(shares: Array, weights: Array, known: Array) -> Array:
     """Return the variance that the finite number of known images adds to each share, [K]."""
-    smooth = known + _DOUBT / len(known)
+    smooth = known + _DOUBT_OF_VARIANCE / len(known)
     m = smooth / smooth.sum(axis=1, keepdims=True)
     of_class = (m @ weights**2 - np.square(m @ weights)) / known.sum(axis=1)[:, None]
     variance: Array = np.square(shares) @ of_class

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sd2eval.errors import InputError
 from sd2eval.probes.shares import ClassErrors, variance_of_errors
 from sd2eval.statistics import Difference
+
+
+class Slope(NamedTuple):
+    """A slope with its standard error, and the degrees of freedom of that."""
+
+    value: float
+    stderr: float
+    dof: int
 
 
 def slope(known: ArrayLike, shown: ArrayLike) -> Difference:
@@ -34,8 +44,11 @@ def slope(known: ArrayLike, shown: ArrayLike) -> Difference:
     return Difference(value, float(np.sqrt(np.square(weighted).sum())) / spread)
 
 
-def slope_of_shares(known: ArrayLike, shown: ArrayLike, place: int, errors: ClassErrors) -> Difference:
+def slope_of_shares(known: ArrayLike, shown: ArrayLike, place: int, errors: ClassErrors) -> Slope:
     """Return `slope` of one class' corrected shares; what is uncertain in the correction moves all of them.
+
+    The degrees of freedom are those of a sum of two variances (Satterthwaite 1946): of the points around the
+    line, and of the correction, which rests on the known images of the class.
 
     Args:
         known: [n], see `slope`.
@@ -45,5 +58,9 @@ def slope_of_shares(known: ArrayLike, shown: ArrayLike, place: int, errors: Clas
     """
     values = np.asarray(shown, dtype=np.float64)
     each = [slope(known, column) for column in values.T]
-    common = variance_of_errors([one.value for one in each], errors)[place]
-    return Difference(each[place].value, float(np.hypot(each[place].stderr, np.sqrt(common))))
+    own = each[place].stderr ** 2
+    common = float(variance_of_errors([one.value for one in each], errors)[place])
+    images = float(errors.counts[place, :-1].sum())
+    parts = own**2 / (len(values) - 2) + common**2 / max(images - 1, 1)
+    dof = (own + common) ** 2 / parts if parts > 0 else len(values) - 2
+    return Slope(each[place].value, float(np.sqrt(own + common)), max(int(dof), 1))

@@ -51,7 +51,8 @@ def test_a_common_error_of_the_correction_is_counted() -> None:
         seen = [(rng.random(40) >= p * 0.9 + (1 - p) * 0.1).astype(int) for p in x]
         shown = [corrected_values(one, errors) for one in seen]
         found = slope_of_shares(x, shown, 0, errors)
-        held += abs(found.value - 1) <= 2 * found.stderr
+        low, high = interval(found.value, found.stderr, dof=found.dof)
+        held += low <= 1 <= high
         alone += abs(found.value - 1) <= 2 * slope(x, [one[0] for one in shown]).stderr
     assert alone / 400 < 0.6
     assert held / 400 > 0.88
