@@ -19,7 +19,7 @@ from sd2eval.floors import floors
 from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
 from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
-from sd2eval.store import RunFolder
+from sd2eval.store import DIGESTS, RunFolder
 from sd2eval.transfer.digests import file_digest
 
 LOG = logging.getLogger("sd2eval")
@@ -96,7 +96,7 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
     lacking = [asdict(one) for one in evaluate.unscored(store, info, measured)]
     results = tables.results_frame([*(one.score for one in measured), *_kept(store, info)])
     emissions = evaluate.emissions(store, info)
-    (store.path / INDEX).unlink(missing_ok=True)  # where it is, all that it names was written to the end
+    reopen(store)
     rows = pd.DataFrame(
         [asdict(row) for row in emissions], columns=[field.name for field in fields(EmissionRow)]
     )
@@ -128,6 +128,16 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
     written.insert(0, store.write_text("results.csv", results.to_csv(index=False)))
     store.write_sealed(INDEX, {"files": {file.name: file_digest(file) for file in written}})
     return written
+
+
+def reopen(store: RunFolder) -> None:
+    """Say that tables and figure are to be written anew: where the index is, they are whole and add up."""
+    (store.path / INDEX).unlink(missing_ok=True)
+
+
+def ended(store: RunFolder) -> bool:
+    """Whether tables and figure were written to the end; the first version of the package wrote no index."""
+    return store.has("results.csv") and (store.has(INDEX) or not store.has(DIGESTS))
 
 
 def _kept(store: RunFolder, info: RunInfo) -> list[Score]:

@@ -42,7 +42,7 @@ from sd2eval.progress import Progress
 from sd2eval.records import SCHEMA_VERSION, RunInfo
 from sd2eval.reference import reference_features
 from sd2eval.session import Session
-from sd2eval.store import DIGESTS, RunFolder
+from sd2eval.store import RunFolder
 from sd2eval.tentative import held
 from sd2eval.worker import Task
 
@@ -154,6 +154,7 @@ def _run(job: Job, fields: dict[str, Any]) -> list[Failure]:
         networks = load_networks(job.config.protocol, job.definitions, job.device)
         digests = input_digests(job.weights, job.dataset, job.config.protocol, networks)
         _begin(job, fields, digests)
+        report.reopen(job.store)  # this session's energy is in no table yet
     with job.session.spend("reference"):
         _reference(job, networks, digests)
     failed.clear(job.store)
@@ -284,9 +285,7 @@ def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
 
 def finished(store: RunFolder) -> bool:
     """Whether every cell is scored and all tables were written to the end; then nothing is left to do."""
-    if not store.has("results.csv") or (
-        store.has(DIGESTS) and not store.has(report.INDEX)
-    ):  # 0.1 has neither
+    if not report.ended(store):
         return False
     info = store.read_info()
     scales = len(info.config["guidance_scales"])

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sd2eval import evaluate
+from sd2eval import evaluate, report
 from sd2eval.errors import InputError, resumable
 from sd2eval.records import RunInfo
 from sd2eval.store import DIGESTS, RunFolder
@@ -166,7 +166,7 @@ def _check_tables(store: RunFolder, info: RunInfo, findings: list[Finding], *, p
     if not complete and info.config["prompts"]["n"] == "auto":
         what = "not finished: a cell is not as precise as asked"
         findings.append(Finding(path="shards", what=what, part="shard", state="unfinished"))
-    if complete and store.has("results.csv") and "emissions.csv" not in named:
+    if complete and report.ended(store) and "emissions.csv" not in named:
         late = any(fault.state == "unfinished" for fault in faults)
         findings += [] if late else tables.check_emissions(store, info)
     return unchecked

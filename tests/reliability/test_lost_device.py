@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sd2eval import events
+from sd2eval.engines.ray_actor import Actor
+from sd2eval.plan import Block
 from sd2eval.store import RunFolder
+from sd2eval.worker import DeviceLost, Task
 from tests.reliability.broken_device import sweep
 
 TWO = ("engine.workers=2",)
@@ -71,3 +75,16 @@ def test_where_no_device_is_left_the_run_stops_and_the_same_command_finishes(
     again = sweep(tmp_path, "progress=false")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "run" / "results.csv").read_bytes() == whole
+
+
+def test_an_actor_that_lost_its_device_is_lost_itself() -> None:
+    """An answer would keep it, and have its next shards fail as well."""
+
+    def run(task: object) -> None:
+        raise DeviceLost(f"{task}: {ECC}")
+
+    actor = Actor()
+    worker = SimpleNamespace(session=SimpleNamespace(meter=SimpleNamespace(share=1.0)), run=run)
+    actor._worker = worker  # type: ignore[assignment]
+    with pytest.raises(DeviceLost, match="uncorrectable ECC"):
+        actor.run(Task("512-base", Block(0, 0), (1.5,)), 0.5)
