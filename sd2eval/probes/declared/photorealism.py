@@ -76,8 +76,9 @@ def _metric(bench: Bench, role: str) -> Metric:
     name = str(bench.settings["metrics"][role])
     metric = METRICS[name]
     if metric.needs and bench.protocol.distance.kind not in metric.needs:
+        kinds = " or ".join(metric.needs)
         raise Unavailable(
-            f"settings.photorealism.metrics.{role}={name}: needs a network of kind {' or '.join(metric.needs)}, "
+            f"settings.photorealism.metrics.{role}={name}: needs a network of kind {kinds}, "
             f"and protocol.distance is {bench.protocol.distance.kind}"
         )
     return metric
@@ -218,16 +219,16 @@ def _sentences(rows: Sequence[Row]) -> list[str]:
     near = by["", "nearest_real_distance"]
     said = [
         f"Of {precision.n} generated images {told(precision)} lie among the real ones ({precision.note}).",
-        f"Half of them are farther than {told(near, percent=False)} times the distance at which real images lie "
-        "from each other.",
+        f"Half of them are farther than {told(near, percent=False)} times the distance at which real images "
+        "lie from each other.",
     ]
     parts = [row for row in rows if row.part and row.unit == rows[0].unit and row.metric == rows[0].metric]
     given = sorted((row for row in parts if not math.isnan(row.value)), key=lambda row: row.value)
     if len(given) > 1:
         best, worst = given[0], given[-1]
         said.append(
-            f"At {best.n} images each, {best.metric} is lowest for '{best.part}' ({told(best, percent=False)}) "
-            f"and highest for '{worst.part}' ({told(worst, percent=False)})."
+            f"At {best.n} images each, {best.metric} is lowest for '{best.part}' "
+            f"({told(best, percent=False)}) and highest for '{worst.part}' ({told(worst, percent=False)})."
         )
     refused = [row.part for row in parts if math.isnan(row.value)]
     if refused:
