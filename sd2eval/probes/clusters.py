@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import cdist
 
 from sd2eval.errors import InputError
 from sd2eval.probes import nearest_class
@@ -49,7 +50,7 @@ class Clusters:
     def chances(self, features: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:
         """Return how likely each image [n, d] is of each cluster, [n, C], and whether it is far from all."""
         turned = np.asarray(features, dtype=np.float64) @ self.turn
-        squares = np.square(turned[:, None, :] - self.centroids).sum(axis=2)
+        squares = cdist(turned, self.centroids, "sqeuclidean")
         odds = np.exp(-(squares - squares.min(axis=1, keepdims=True)) / 2)
         return odds / odds.sum(axis=1, keepdims=True), np.sqrt(squares.min(axis=1)) > self.farthest
 
@@ -92,8 +93,7 @@ def make_clusters(features: ArrayLike, terms: Sequence[str], number: int) -> Clu
             f"{number} clusters need at least {PER_CLUSTER * max(number, 2)} identity images, got {len(x)}"
         )
     distances = [
-        np.sqrt(_squares(x[out] @ turn, centroids).min(axis=1))
-        for out, turn, centroids, _ in _held_out(x, y, number)
+        cdist(x[out] @ turn, centroids).min(axis=1) for out, turn, centroids, _ in _held_out(x, y, number)
     ]
     turn, centroids, members = _ward(x, y, number)
     farthest = float(np.quantile(np.concatenate(distances), nearest_class.FAR))
@@ -162,11 +162,6 @@ def _ward(x: Array, y: Answers, number: int) -> tuple[Array, Array, Answers]:
     members = fcluster(linkage(turned, "ward"), number, "maxclust").astype(np.intp) - 1
     centroids = np.array([turned[members == one].mean(axis=0) for one in range(number)])
     return turn, centroids, members
-
-
-def _squares(x: Array, centroids: Array) -> Array:
-    squares: Array = np.square(x[:, None, :] - centroids).sum(axis=2)
-    return squares
 
 
 def _codes(terms: Sequence[str]) -> Answers:

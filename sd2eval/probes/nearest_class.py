@@ -11,11 +11,12 @@ about as near to a second one. Errors are counted on known images that the answe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
 
 from sd2eval.errors import InputError
 from sd2eval.probes.shares import Answers, ClassErrors, class_errors
@@ -32,11 +33,14 @@ SURE = 0.6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
-    """Known images of K groups, as a later image is compared with them."""
+    """Known images of groups, as a later image is compared with them."""
 
     names: tuple[str, ...]
+    """The K answers: the groups, or what they are told as."""
+    told_as: Answers
+    """Answer that each group stands for, [G]."""
     centroids: Array
-    """[K, d], in units of the spread within groups."""
+    """[G, d], in units of the spread within groups."""
     turn: Array
     """[d, d]: features to such units."""
     farthest: float
@@ -46,9 +50,9 @@ class Groups:
     """Counted on known images that were left out."""
 
     def answers(self, features: ArrayLike) -> Answers:
-        """Return the group that each image [n, d] is nearest to, or K where that is undecided: [n]."""
-        nearest, distance, chance = _nearest(_wide(features) @ self.turn, self.centroids)
-        return _decided(nearest, distance, chance, self.farthest, self.sure, len(self.names))
+        """Return the answer of each image [n, d], or K where it is undecided: [n]."""
+        best, distance, chance = _nearest(_wide(features) @ self.turn, self.centroids, self.told_as)
+        return _decided(best, distance, chance, self.farthest, self.sure, len(self.names))
 
 
 def learn(
@@ -56,6 +60,7 @@ def learn(
     known: Sequence[str],
     blocks: ArrayLike | None = None,
     *,
+    into: Mapping[str, str] | None = None,
     sure: float = SURE,
     far: float = FAR,
 ) -> Groups:
@@ -65,27 +70,32 @@ def learn(
         features: [m, d].
         known: the group of each, [m]; at least two groups of two images.
         blocks: labels [m] of images that are left out together (of one scene); None: about one at a time.
+        into: what each group is told as, such as the region of a country; None: as itself. The
+            probabilities of groups that are told alike add up.
         sure: smallest probability of an answer.
         far: share of the left-out images that counts as near enough.
 
     Raises:
         InputError: fewer groups or images than that.
     """
-    x, names = _wide(features), tuple(dict.fromkeys(known))
-    y = np.array([names.index(one) for one in known], dtype=np.intp)
-    if len(names) < 2 or np.bincount(y).min() < 2:
+    x, groups = _wide(features), tuple(dict.fromkeys(known))
+    y = np.array([groups.index(one) for one in known], dtype=np.intp)
+    if len(groups) < 2 or np.bincount(y).min() < 2:
         raise InputError("images can be told apart only with at least 2 groups of at least 2 known images")
-    nearest, distance, chance = _left_out(x, y, _folds(y, blocks))
+    told = [into[one] if into else one for one in groups]
+    names = tuple(dict.fromkeys(told))
+    told_as = np.array([names.index(one) for one in told], dtype=np.intp)
+    best, distance, chance = _left_out(x, y, _folds(y, blocks), told_as)
     farthest = float(np.quantile(distance, far))
-    found = _decided(nearest, distance, chance, farthest, sure, len(names))
+    found = _decided(best, distance, chance, farthest, sure, len(names))
     turn = within_units(x, y)
-    errors = class_errors(names, y, found)
-    return Groups(names, _centroids(x @ turn, y), turn, farthest, sure, errors)
+    errors = class_errors(names, told_as[y], found)
+    return Groups(names, told_as, _centroids(x @ turn, y), turn, farthest, sure, errors)
 
 
-def _left_out(x: Array, y: Answers, folds: Answers) -> tuple[Answers, Array, Array]:
-    """Return nearest group, distance and probability of each image [m], learnt without its fold."""
-    nearest = np.empty(len(y), dtype=np.intp)
+def _left_out(x: Array, y: Answers, folds: Answers, told_as: Answers) -> tuple[Answers, Array, Array]:
+    """Return answer, distance and probability of each image [m], learnt without its fold."""
+    best = np.empty(len(y), dtype=np.intp)
     distance, chance = np.empty(len(y)), np.empty(len(y))
     for fold in np.unique(folds):
         out = folds == fold
@@ -94,8 +104,8 @@ def _left_out(x: Array, y: Answers, folds: Answers) -> tuple[Answers, Array, Arr
             raise InputError("a group of known images has too few to leave some out")
         turn = within_units(x[~out], y[~out])
         centroids = _centroids(x[~out] @ turn, y[~out])
-        nearest[out], distance[out], chance[out] = _nearest(x[out] @ turn, centroids)
-    return nearest, distance, chance
+        best[out], distance[out], chance[out] = _nearest(x[out] @ turn, centroids, told_as)
+    return best, distance, chance
 
 
 def _folds(y: Answers, blocks: ArrayLike | None) -> Answers:
@@ -134,19 +144,20 @@ def _centroids(x: Array, y: Answers) -> Array:
     return centroids
 
 
-def _nearest(x: Array, centroids: Array) -> tuple[Answers, Array, Array]:
-    """Return the nearest centroid of each row, the distance to it and its probability, [n] each."""
-    squares = np.square(x[:, None, :] - centroids).sum(axis=2)
-    nearest = squares.argmin(axis=1)
+def _nearest(x: Array, centroids: Array, told_as: Answers) -> tuple[Answers, Array, Array]:
+    """Return the likeliest answer of each row, the distance to the nearest centroid and its probability."""
+    squares = cdist(x, centroids, "sqeuclidean")
     least = squares.min(axis=1)
-    chance = 1 / np.exp(-(squares - least[:, None]) / 2).sum(axis=1)
-    return nearest, np.sqrt(least), chance
+    odds = np.exp(-(squares - least[:, None]) / 2)
+    chances = np.zeros((len(x), int(told_as.max()) + 1))
+    np.add.at(chances.T, told_as, (odds / odds.sum(axis=1, keepdims=True)).T)
+    return chances.argmax(axis=1), np.sqrt(least), chances.max(axis=1)
 
 
 def _decided(
-    nearest: Answers, distance: Array, chance: Array, farthest: float, sure: float, none: int
+    best: Answers, distance: Array, chance: Array, farthest: float, sure: float, none: int
 ) -> Answers:
-    return np.where((distance <= farthest) & (chance >= sure), nearest, none)
+    return np.where((distance <= farthest) & (chance >= sure), best, none)
 
 
 def _wide(features: ArrayLike) -> Array:

@@ -62,18 +62,6 @@ class ClassErrors:
         """Share of known images without an answer, each class counting alike."""
         return float(np.mean(self.counts[:, -1] / self.counts.sum(axis=1)))
 
-    def merged(self, groups: Sequence[str]) -> ClassErrors:
-        """Return the errors between groups of classes, in the order in which they first come.
-
-        Args:
-            groups: of each class, [K].
-        """
-        names, index = _first_seen(groups)
-        into = np.zeros((len(groups), len(names)))
-        into[np.arange(len(groups)), index] = 1
-        answers = np.column_stack([self.counts[:, :-1] @ into, self.counts[:, -1]])
-        return ClassErrors(names, into.T @ answers)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassShare:
@@ -105,13 +93,6 @@ def class_errors(names: Sequence[str], known: ArrayLike, answers: ArrayLike) -> 
     if missing:
         raise InputError(f"no image is known to be of class '{missing[0]}', so its errors are not known")
     return ClassErrors(tuple(names), counts)
-
-
-def merged_answers(answers: ArrayLike, groups: Sequence[str]) -> Answers:
-    """Return answers about classes as answers about groups of them, in the order of `ClassErrors.merged`."""
-    names, index = _first_seen(groups)
-    merged: Answers = np.append(index, len(names))[np.asarray(answers)]
-    return merged
 
 
 def corrected(
@@ -286,8 +267,3 @@ def _known_variance(shares: Array, weights: Array, known: Array) -> Array:
     of_class = (m @ weights**2 - np.square(m @ weights)) / known.sum(axis=1)[:, None]
     variance: Array = np.square(shares) @ of_class
     return variance
-
-
-def _first_seen(groups: Sequence[str]) -> tuple[tuple[str, ...], Answers]:
-    names = tuple(dict.fromkeys(groups))
-    return names, np.array([names.index(group) for group in groups], dtype=np.intp)

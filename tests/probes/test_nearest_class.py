@@ -103,3 +103,19 @@ def test_too_few_images_are_refused() -> None:
         learn(x, ["x", "x", "x", "y"])
     with pytest.raises(InputError, match="all images of a group are equal"):
         learn(np.repeat(x[:2], 3, axis=0), ["x", "x", "x", "y", "y", "y"])
+
+
+def test_groups_that_are_told_alike_add_up() -> None:
+    """Six countries, three of a region look alike: which one is a guess, the region is not."""
+    rng = np.random.default_rng(8)
+    y = np.arange(180) % 6
+    x = rng.normal(size=(180, 8))
+    x[:, 0] += 8.0 * (y >= 3)
+    known = [f"country {k}" for k in y]
+    regions = {f"country {k}": "east" if k >= 3 else "west" for k in range(6)}
+    countries, told = learn(x, known), learn(x, known, into=regions)
+    assert countries.errors.undecided > 0.8
+    assert told.names == ("west", "east")
+    assert told.errors.undecided < 0.1
+    assert told.errors.error < 0.02
+    assert told.answers(np.array([[0.0] * 8, [8.0] + [0.0] * 7])).tolist() == [0, 1]

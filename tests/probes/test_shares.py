@@ -13,7 +13,6 @@ from sd2eval.probes.shares import (
     class_errors,
     corrected,
     corrected_values,
-    merged_answers,
     surplus,
 )
 
@@ -107,14 +106,6 @@ def test_effective_numbers_are_those_of_plain_rates() -> None:
     plain = proportions.rate(answers == 0, groups)
     found = corrected(answers, errors([[1e6, 0, 0], [0, 1e6, 0]]), groups)[0]
     assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.01)
-
-
-def test_classes_can_be_merged() -> None:
-    known = errors([[8, 2, 0, 0], [3, 5, 1, 1], [0, 1, 9, 0]])
-    merged = known.merged(["x", "x", "y"])
-    assert merged.names == ("x", "y")
-    assert merged.counts.tolist() == [[18, 1, 1], [1, 9, 0]]
-    assert merged_answers([0, 1, 2, 3], ["x", "x", "y"]).tolist() == [0, 0, 1, 2]
 
 
 def test_errors_are_counted_per_class_and_without_the_undecided() -> None:

@@ -23,7 +23,8 @@ from sd2eval.probes import nearest_class, proportions
 from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
 from sd2eval.probes.measured_rates import told
 from sd2eval.probes.prompt_sets import load_records, made
-from sd2eval.probes.shares import ClassErrors, corrected, merged_answers, surplus
+from sd2eval.probes.shares import Answers, ClassErrors, corrected, surplus
+from sd2eval.probes.tiles import one_of_each
 
 SURPLUS = 3.0
 """Standard errors by which more unmarked than marked images may be undecided."""
@@ -54,12 +55,31 @@ class World:
     weights: str
     """What the weights of the places are."""
 
+    def shares(self) -> dict[str, float]:
+        """Return the share of each place in all weights."""
+        total = sum(place.weight for place in self.places)
+        return {place.name: place.weight / total for place in self.places}
+
     def regions(self) -> dict[str, float]:
         """Return the share of each region in all weights, regions in the order of their places."""
         totals: dict[str, float] = {}
         for place in self.places:
             totals[place.region] = totals.get(place.region, 0.0) + place.weight
         return {name: total / sum(totals.values()) for name, total in totals.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the shares of all classes have in common."""
+
+    scenes: Sequence[int]
+    """Of each unmarked image."""
+    by: str
+    """The extractor."""
+    limit: float
+    """Largest error of the classifier that gives shares."""
+    weights: str
+    """What the known shares are."""
 
 
 def prompts(bench: Bench) -> PromptSet:
@@ -81,17 +101,31 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     marked = np.array([one.labels["place"] != "" for one in kept])
     known = [one.labels["place"] for one in kept if one.labels["place"]]
     bench.progress("learning the places")
-    groups = nearest_class.learn(features[marked], known)
-    answers = groups.answers(features[~marked])
+    found = _world(bench)
+    regions = {place.name: place.region for place in found.places}
+    of_region = nearest_class.learn(features[marked], known, into=regions)
     unmarked = [one for one in kept if not one.labels["place"]]
-    rows = _rows(
-        bench, groups.errors, answers, [one.group for one in unmarked], scale, label(bench.extractor(slot))
+    asked_of = Asked(
+        scenes=[one.group for one in unmarked],
+        by=label(bench.extractor(slot)),
+        limit=float(bench.settings["most_errors"]),
+        weights=found.weights,
     )
+    answers = of_region.answers(features[~marked])
+    rows = _shares(of_region.errors, answers, found.regions(), asked_of)
+    if len(set(regions.values())) < len(regions):
+        of_place = nearest_class.learn(features[marked], known)
+        rows += _shares(of_place.errors, of_place.answers(features[~marked]), found.shares(), asked_of)
+    rows += _quality(of_region.errors, answers, asked_of)
     tiles = [
-        Tile(image=image, text=one.text, found=f"nearest to: {(*groups.names, 'undecided')[answer]}")
+        Tile(image=image, text=one.text, found=f"nearest to: {(*of_region.names, 'undecided')[answer]}")
         for one, image, answer in zip(unmarked, images[~marked], answers, strict=True)
     ]
-    return Answer(rows=rows, sentences=_sentences(rows, _world(bench), scale), tiles=_spread_out(tiles))
+    return Answer(
+        rows=[_with_note(row, f"drawn at guidance {scale:g}") for row in rows],
+        sentences=_sentences(rows, found, scale),
+        tiles=one_of_each(tiles),
+    )
 
 
 def _world(bench: Bench) -> World:
@@ -162,38 +196,10 @@ def _step(count: int) -> int:
     return next(step for step in range(max(count // 4, 1), count + 1) if math.gcd(step, count) == 1)
 
 
-def _rows(
-    bench: Bench, errors: ClassErrors, answers: Any, scenes: Sequence[int], scale: float, by: str
-) -> list[Row]:
-    found = _world(bench)
-    of_region = {place.name: place.region for place in found.places}
-    into = [of_region[name] for name in errors.names]
-    regions = errors.merged(into)
-    limit = float(bench.settings["most_errors"])
-    shares = found.regions()
-    known = {name: shares[name] for name in regions.names}
-    rows = _shares(regions, merged_answers(answers, into), scenes, known, limit, by, found.weights)
-    if len(set(into)) < len(into):
-        total = sum(place.weight for place in found.places)
-        weights = {place.name: place.weight / total for place in found.places}
-        rows += _shares(errors, answers, scenes, weights, limit, by, found.weights)
-    rows += _quality(regions, merged_answers(answers, into), scenes, by)
-    drawn = f"drawn at guidance {scale:g}"
-    return [_with_note(row, drawn) for row in rows]
-
-
-def _shares(
-    errors: ClassErrors,
-    answers: Any,
-    scenes: Sequence[int],
-    known: Mapping[str, float],
-    limit: float,
-    by: str,
-    weights: str,
-) -> list[Row]:
+def _shares(errors: ClassErrors, answers: Answers, known: Mapping[str, float], asked: Asked) -> list[Row]:
     """Return the share of each class and its difference from the known share; NaN where errors are many."""
-    reason, given = "", np.asarray(answers)
-    decided = given[given < len(errors.names)]
+    scenes, by, limit, weights = asked.scenes, asked.by, asked.limit, asked.weights
+    reason, decided = "", answers[answers < len(errors.names)]
     if not errors.error <= limit:
         reason = f"the classifier errs too often ({errors.error:.0%}; at most {limit:.0%})"
     elif len(decided) < 2:
@@ -226,8 +232,9 @@ def _shares(
     return rows
 
 
-def _quality(errors: ClassErrors, answers: Any, scenes: Sequence[int], by: str) -> list[Row]:
-    undecided = proportions.rate(np.asarray(answers) == len(errors.names), scenes)
+def _quality(errors: ClassErrors, answers: Answers, asked: Asked) -> list[Row]:
+    by = asked.by
+    undecided = proportions.rate(answers == len(errors.names), asked.scenes)
     count = int(errors.counts.sum())
     return [
         Row(
@@ -257,17 +264,6 @@ def _quality(errors: ClassErrors, answers: Any, scenes: Sequence[int], by: str) 
 
 def _with_note(row: Row, note: str) -> Row:
     return replace(row, note=f"{row.note}; {note}" if row.note else note)
-
-
-def _spread_out(tiles: Sequence[Tile]) -> list[Tile]:
-    """Put one tile of each scene first: a sheet shows the first ones."""
-    seen: dict[str, int] = {}
-    turns = []
-    for tile in tiles:
-        seen[tile.text] = seen.get(tile.text, 0) + 1
-        turns.append(seen[tile.text])
-    order = sorted(range(len(tiles)), key=lambda at: (turns[at], at))
-    return [tiles[at] for at in order]
 
 
 def _sentences(rows: Sequence[Row], found: World, scale: float) -> list[str]:

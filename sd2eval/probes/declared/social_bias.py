@@ -23,6 +23,7 @@ from sd2eval.probes.measured_rates import told
 from sd2eval.probes.portrait_rows import Seen, overall_rows, subject_rows
 from sd2eval.probes.portraits import IDENTITY, Sitters
 from sd2eval.probes.prompt_sets import made
+from sd2eval.probes.tiles import one_of_each
 
 
 def prompts(bench: Bench) -> PromptSet:
@@ -46,7 +47,7 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     rows = [replace(row, note=f"{row.note}; {drawn_at}" if row.note else drawn_at) for row in rows]
     shown = [at for at, one in enumerate(kept) if one.labels["kind"] != IDENTITY]
     tiles = [Tile(image=images[at], text=kept[at].text) for at in shown]
-    return Answer(rows=rows, sentences=_sentences(rows, found, scale), tiles=_in_turn(tiles))
+    return Answer(rows=rows, sentences=_sentences(rows, found, scale), tiles=one_of_each(tiles))
 
 
 def _sitters(bench: Bench) -> Sitters:
@@ -73,16 +74,6 @@ def _look(bench: Bench, kept: Sequence[ProbePrompt], images: Any, readings: Sequ
         subjects=np.array([one.labels["subject"] for one in kept if one.labels["kind"] != IDENTITY]),
         limit=float(bench.settings["most_errors"]),
     )
-
-
-def _in_turn(tiles: Sequence[Tile]) -> list[Tile]:
-    """Put one tile of each prompt first: a sheet shows the first ones."""
-    turns: list[int] = []
-    seen: dict[str, int] = {}
-    for tile in tiles:
-        seen[tile.text] = seen.get(tile.text, 0) + 1
-        turns.append(seen[tile.text])
-    return [tiles[at] for at in sorted(range(len(tiles)), key=lambda at: (turns[at], at))]
 
 
 def _sentences(rows: Sequence[Row], found: Sitters, scale: float) -> list[str]:

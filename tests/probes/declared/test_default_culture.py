@@ -122,3 +122,27 @@ def test_countries_of_all_regions_are_asked_for() -> None:
     assert sum(world.regions().values()) == pytest.approx(1)
     assert world.regions()["Asia"] > 0.5
     assert "United Nations" in found.source
+
+
+def test_regions_are_told_where_countries_look_alike() -> None:
+    """Each region is one place of the mini world; unmarked scenes show Europe's and Africa's only."""
+    regions = list(default_culture._published().regions())
+    looks = dict(zip(regions, (*PLACES, "meadow"), strict=True))
+
+    def picture(prompt: ProbePrompt) -> np.ndarray:
+        rng = np.random.default_rng(prompt.key)
+        region = prompt.labels.get("region") or ("Europe" if rng.random() < 0.75 else "Africa")
+        colour = "blue" if region == regions[5] else "red"
+        item = Item(shape=("cube", "ball", "cone", "ring")[prompt.group % 4], colour=colour, size="large")
+        return render(Scene(kind="single", items=(item,), place=looks[region], layout=tuple(rng.random(4))))[
+            0
+        ]
+
+    changed = {"unmarked": 4, "marked": 5, "most_errors": 0.5}
+    used = RenderingBench("default_culture", picture, changed=changed, family="published")
+    found = rows(used)
+    assert found["share", "Europe"].low <= 0.75 <= found["share", "Europe"].high
+    assert found["share_above_expected", "Europe"].low > 0.3
+    assert found["share_above_expected", "Asia"].high < -0.4
+    assert found["undecided", ""].value < 0.3
+    assert "errs too often" in found["share", "Nigeria"].note

@@ -155,3 +155,26 @@ def test_the_slope_against_statistics_is_that_of_the_pictures(monkeypatch: pytes
     assert row.low <= 1.4 <= row.high
     above = found["share_red_above_known", ""]
     assert above.low <= 0 <= above.high
+
+
+def test_portraits_that_follow_the_statistics_have_slope_one() -> None:
+    """Gender terms are colours; occupations show women as often as the labour statistics say."""
+    women = {one.name: one.known.get(("gender", "woman"), 0.5) for one in portraits.published().subjects}
+    colours = {"man": "blue", "woman": "red", "non-binary person": "green", "": "yellow"}
+
+    def shown(prompt: ProbePrompt) -> np.ndarray:
+        rng = np.random.default_rng(prompt.key)
+        term = prompt.labels.get("gender", "woman" if rng.random() < women.get(
+            prompt.labels.get("subject", ""), 0) else "man")  # fmt: skip
+        item = Item(shape="ball", colour=colours[term], size="large")
+        return render(Scene(kind="single", items=(item,), place="room", layout=tuple(rng.random(4))))[0]
+
+    changed = {"identity": 2, "portrait": 5, "clusters": 12}
+    found = rows(RenderingBench("social_bias", shown, changed=changed, family="published"))
+    slope = found["share_woman_slope", ""]
+    assert slope.low <= 1 <= slope.high
+    assert slope.low > 0.7
+    assert found["share_woman_above_known", ""].low <= 0 <= found["share_woman_above_known", ""].high
+    # All ethnicity terms look the same, so that reading says nothing.
+    assert math.isnan(found["share_White_slope", ""].value)
+    assert found["share_woman", "ambitious"].n > 2
