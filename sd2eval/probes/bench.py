@@ -109,7 +109,7 @@ class Workbench:
         extractor = self.extractor(slot)
         if extractor.images is None:
             raise Unavailable(f"extractor '{extractor.name}': has no features of images")
-        key = (slot, hashlib.sha256(np.ascontiguousarray(images).data).hexdigest())
+        key = (extractor.name, hashlib.sha256(np.ascontiguousarray(images).data).hexdigest())
         kept = self.shelf.remembered
         if key not in kept:
             while len(kept) >= REMEMBERED:
