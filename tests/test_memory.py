@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 # A child whose address space ends soon after everything is loaded: torch's own allocator then says no.
 CHILD = """
 import re, resource, sys
+import matplotlib.backends.backend_agg, matplotlib.backends.backend_svg
 import sd2eval
 from sd2eval import worker
 spare = int(sys.argv[1])
