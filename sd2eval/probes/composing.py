@@ -54,7 +54,7 @@ class Verdict:
 
     correct: bool
     reason: str
-    """Why not; empty where it does."""
+    """Everything that is wrong, separated by '; '; empty where nothing is."""
     credit: float
     """Partial credit, 0..1."""
 
@@ -107,7 +107,7 @@ def judge(wanted: Wanted, found: Sequence[Found], least: float) -> Verdict:
     ]
     if wanted.relation and all(groups):
         reasons.append(_misplaced(wanted, groups[0][0], groups[1][0]))
-    reason = next((one for one in reasons if one), "")
+    reason = "; ".join(filter(None, reasons))
     return Verdict(correct=not reason, reason=reason, credit=_credit(wanted, groups, reasons))
 
 

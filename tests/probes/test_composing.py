@@ -57,6 +57,11 @@ def test_the_surest_object_must_have_the_colour() -> None:
     assert needed(red, found, 0.3) == [found[1]]
 
 
+def test_everything_that_is_wrong_is_said() -> None:
+    stack = asked("stack", Thing(label="cat", colour="red"), Thing(label="dog"))
+    assert judge(stack, [box("cat", colour="blue")], 0.3).reason == "cat is blue, not red; no dog"
+
+
 def test_each_thing_must_have_its_own_colour() -> None:
     both = asked("color_attr", Thing(label="cat", colour="red"), Thing(label="dog", colour="blue"))
     assert judge(both, [box("cat", colour="red"), box("dog", colour="blue")], 0.3).correct
