@@ -9,10 +9,11 @@ printed. CPU seconds are those of the command and of all processes that it waite
 
 The model, fitted to the measured rows by least squares with no negative cost, for W workers on C cores:
 
-    wall = once + start * W / min(W, C) + image * images / min(W, C)
+    wall = once + start * W / min(W, C) + image * images / C
     CPU  = once + start * W             + image * images
 
-where nothing is started for one worker, which is the command itself.
+where nothing is started for one worker, which is the command itself. On a CPU one worker uses all cores, a
+batch on each; several share them.
 """
 
 from __future__ import annotations
@@ -146,9 +147,9 @@ def _timings(
 
 def _terms(row: Row) -> tuple[list[float], list[float]]:
     """Return what wall and CPU seconds are sums of."""
-    at_once = min(row.workers, row.cores)
     started = row.workers if row.workers > 1 else 0
-    return [1, started / at_once, row.images / at_once], [1, started, row.images]
+    at_once = min(row.workers, row.cores)
+    return [1, started / at_once, row.images / row.cores], [1, started, row.images]
 
 
 def _off(model: Model, rows: Sequence[Row], name: str) -> float:
