@@ -1,7 +1,7 @@
 """How the cost of a sweep grows with the captions and the workers, measured here and modelled beyond.
 
-    python benchmarks/engines.py --captions 16 --workers 1 2 4 --times 1 2 4 8 --rounds 2
-    python benchmarks/engines.py sampler.steps=10 ...    # words of the sweep come first
+    python benchmarks/engines.py sampler.steps=50 --captions 8 --workers 1 2 4 --times 1 2 4 8 --rounds 1
+    python benchmarks/engines.py sampler.steps=10 ...    # any settings of the sweep come first
 
 Each measurement is a whole `sweep` command of `experiment=smoke` with the mini family: start, reference (from
 the cache), images, scores. The worker counts go up and down again (A B B A) in each round, medians are
@@ -33,8 +33,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
-HEAD = "| | captions | images | workers | cores | wall s | CPU s | images per wall s |"
-RULE = "|---" + "|---:" * 7 + "|"
+HEAD = "| captions | images | workers | cores | wall s | modelled | CPU s | modelled | images per wall s |"
+RULE = "|---:" * 9 + "|"
 IMAGES_PER_CAPTION = 4
 """Two checkpoints at two scales."""
 
@@ -46,16 +46,10 @@ class Row:
     cores: int
     wall: float
     cpu: float
-    source: str = "measured"
 
     @property
     def images(self) -> int:
         return IMAGES_PER_CAPTION * self.captions
-
-    def __str__(self) -> str:
-        cells = (self.source, self.captions, self.images, self.workers, self.cores)
-        costs = (f"{self.wall:.1f}", f"{self.cpu:.1f}", f"{self.images / self.wall:.2f}")
-        return f"| {' | '.join(map(str, cells + costs))} |"
 
 
 @dataclass(frozen=True)
@@ -66,13 +60,9 @@ class Model:
     cpu: tuple[float, float, float]
 
     def row(self, captions: int, workers: int, cores: int) -> Row:
-        one = Row(captions, workers, cores, 0, 0, "modelled")
-        wall, cpu = (float(np.dot(terms, cost)) for terms, cost in zip(_terms(one), self._costs, strict=True))
-        return Row(captions, workers, cores, wall, cpu, "modelled")
-
-    @property
-    def _costs(self) -> tuple[tuple[float, float, float], ...]:
-        return self.wall, self.cpu
+        terms = _terms(Row(captions, workers, cores, 0, 0))
+        wall, cpu = (float(np.dot(one, cost)) for one, cost in zip(terms, (self.wall, self.cpu), strict=True))
+        return Row(captions, workers, cores, wall, cpu)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,28 +78,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cores = len(os.sched_getaffinity(0))
     if not given.once:
         measured(given.captions, 1, words)  # the caches of the reference and of files
-    print(f"{HEAD}\n{RULE}", flush=True)
     rows = []
     for times in given.times:
         captions = times * given.captions
         for workers, costs in _timings(given, captions, words).items():
             wall, cpu = (statistics.median(cost[index] for cost in costs) for index in (0, 1))
             rows.append(Row(captions, workers, cores, wall, cpu))
-            print(rows[-1], flush=True)
+            print(rows[-1], file=sys.stderr, flush=True)
     model = fitted(rows)
+    print(f"{HEAD}\n{RULE}")
     for row in rows:
-        print(model.row(row.captions, row.workers, cores))
+        print(_line(model.row(row.captions, row.workers, cores), row))
     for workers in given.beyond_workers:
         for times in given.beyond_times:
-            print(model.row(times * given.captions, workers, workers))
+            print(_line(model.row(times * given.captions, workers, workers)))
     for name, cost in (("Wall", model.wall), ("CPU", model.cpu)):
         once, start, image = cost
         print(f"\n{name}: {once:.1f} s once, {start:.1f} s per worker, {image:.3f} s per image; ", end="")
         print(f"off by {_off(model, rows, name.lower()):.0%} of a measured row at most.")
     print(
-        "\nModelled rows with other numbers of workers than the measured ones have a core for each worker.\n"
+        "\nRows without a measurement are modelled, with a core for each worker.\n"
         f"{cores} cores, {os.getloadavg()[0]:.1f} processes running on average in the last minute."
     )
+
+
+def _line(modelled: Row, measured: Row | None = None) -> str:
+    """Return a row of the table; a dash where nothing was measured."""
+    wall, cpu = (f"{measured.wall:.1f}", f"{measured.cpu:.1f}") if measured else ("-", "-")
+    known = measured or modelled
+    sizes = (known.captions, known.images, known.workers, known.cores)
+    costs = (wall, f"{modelled.wall:.1f}", cpu, f"{modelled.cpu:.1f}", f"{known.images / known.wall:.2f}")
+    return f"| {' | '.join(map(str, sizes + costs))} |"
 
 
 def fitted(rows: Sequence[Row]) -> Model:
