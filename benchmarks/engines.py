@@ -154,7 +154,7 @@ def _terms(row: Row) -> tuple[list[float], list[float]]:
 def _off(model: Model, rows: Sequence[Row], name: str) -> float:
     """Return the largest relative error of the model."""
     return max(
-        abs(getattr(model.row(row.captions, row.workers, row.cores), name) / getattr(row, name) - 1)
+        abs(float(getattr(model.row(row.captions, row.workers, row.cores), name) / getattr(row, name)) - 1)
         for row in rows
     )
 
