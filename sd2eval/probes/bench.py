@@ -42,6 +42,14 @@ class Shelf:
     components: dict[str, Any] = field(default_factory=dict)
     remembered: dict[tuple[str, str], Features] = field(default_factory=dict)
     _files_digest: str = ""
+    _digests: dict[Path, str] = field(default_factory=dict)
+
+    def digest_of(self, path: Path) -> str:
+        """Return the SHA-256 over the files of a folder, or of a file; each is read once in a call."""
+        if path not in self._digests:
+            files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
+            self._digests[path] = components.base.files_digest(files)
+        return self._digests[path]
 
     @property
     def files_digest(self) -> str:
@@ -77,7 +85,7 @@ class Workbench:
     @property
     def guidance_scale(self) -> float:
         """See `Bench`."""
-        return self.shelf.config.guidance_scale
+        return float(self.settings.get("guidance_scale", self.shelf.config.guidance_scale))
 
     @property
     def dataset(self) -> Dataset:

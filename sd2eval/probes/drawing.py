@@ -67,7 +67,7 @@ class Studio:
     progress: Progress
     interrupt: Interrupt
     loaded: dict[str, Checkpoint] = field(default_factory=dict)
-    announced: set[tuple[str, Key]] = field(default_factory=set)
+    announced: set[tuple[str, float, Key]] = field(default_factory=set)
     """Pictures that the display expects."""
     _found: dict[str, dict[Key, Picture]] = field(default_factory=dict)
     _stage: str = ""
@@ -136,7 +136,7 @@ class Studio:
         dataset = Dataset(prompts, prompts_digest(prompts), self.dataset.image_folder, [])
         with store_held(store), room():
             self._begin(store, sweep, definition, dataset)
-            self._expect(definition, new, store)
+            self._expect(definition, new, scale, store)
             session = Session(self.meter, store, self.progress, self.interrupt)
             with self._engine(sweep, definition, dataset, session) as engine:
                 blocks = remaining(len(prompts), store.blocks(definition.name), sweep.shard_size)
@@ -179,9 +179,11 @@ class Studio:
         store.write_prompts(dataset.prompts)
         store.write_info(info)
 
-    def _expect(self, definition: CheckpointConfig, new: Sequence[ProbePrompt], store: RunFolder) -> None:
+    def _expect(
+        self, definition: CheckpointConfig, new: Sequence[ProbePrompt], scale: float, store: RunFolder
+    ) -> None:
         """Let the display count what is drawn, also what nobody announced."""
-        pictures = {(definition.name, (prompt.key, prompt.text)) for prompt in new}
+        pictures = {(definition.name, scale, (prompt.key, prompt.text)) for prompt in new}
         self.progress.more(len(pictures - self.announced))
         self.announced |= pictures
         done = sum(map(len, store.blocks(definition.name)))

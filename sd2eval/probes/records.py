@@ -36,9 +36,10 @@ class Measured:
     """Every setting and digest that moves a number of the answer."""
     probe: str
     checkpoint: str
-    guidance_scale: float
+    guidance_scale: float | None
+    """At which it drew; None where it draws nothing."""
     protocol: str
-    """Name and digest of the protocol and its data, such as `mini@1f0c2a9b`."""
+    """Name and digest of the protocol, its networks and its data, such as `mini@1f0c2a9b`."""
     rows: list[dict[str, Any]]
     sentences: list[str]
     prompts: dict[str, Any]
@@ -58,9 +59,14 @@ class Measured:
         return stem(self.probe, self.checkpoint, self.guidance_scale)
 
 
-def stem(probe: str, checkpoint: str, guidance_scale: float) -> str:
+def stem(probe: str, checkpoint: str, guidance_scale: float | None) -> str:
     """Return the name of the files of a measurement."""
-    return f"{probe}_{Cell(checkpoint, guidance_scale).key}"
+    return f"{probe}_{checkpoint if guidance_scale is None else Cell(checkpoint, guidance_scale).key}"
+
+
+def sheet(out: Path, name: str, *, blurred: bool = False) -> Path:
+    """Return where a checkpoint's part of the contact sheet is, by the stem of its measurement."""
+    return folder(out) / f"{name}{'_blurred' if blurred else ''}.png"
 
 
 def folder(out: Path) -> Path:
@@ -116,7 +122,7 @@ def frame(measured: Sequence[Measured]) -> pd.DataFrame:
         for row in one.rows
     ]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.astype(dict.fromkeys(NUMBERS, float))
+    return table.astype(dict.fromkeys((*NUMBERS, "guidance_scale"), float))
 
 
 def by_probe(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Measured]]]:

@@ -6,12 +6,10 @@ measured with the same settings and inputs is read instead of measured.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +24,9 @@ from sd2eval.interrupt import Interrupt
 from sd2eval.probes import contact, joining, records, registry, written
 from sd2eval.probes.base import Answer, Probe, PromptSet
 from sd2eval.probes.bench import Shelf, Workbench
-from sd2eval.probes.components.base import input_digest
 from sd2eval.probes.declared import autoencoder
 from sd2eval.probes.drawing import Key, Studio, store_held
+from sd2eval.probes.identity import identity, protocol_name
 from sd2eval.probes.records import Measured
 from sd2eval.progress import Progress
 from sd2eval.store import RunFolder
@@ -43,10 +41,19 @@ class ProbeRun:
     """The probes that were asked for."""
     measured: list[Measured]
     """Everything that the folder holds."""
+    blur: bool
+    """Whether pictures that may offend are blurred."""
+    answered: set[str] = field(default_factory=set)
+    """Stems of what this call measured, or found measured with its settings and inputs."""
     left_out: list[str] = field(default_factory=list)
     """One line for each probe and checkpoint that could not be measured."""
     notes: list[str] = field(default_factory=list)
     """How the probes differ from the sweep whose folder they joined."""
+
+    @property
+    def answers(self) -> list[Measured]:
+        """What this call answers; the folder may hold more, of earlier calls."""
+        return [one for one in self.measured if one.stem in self.answered]
 
 
 def run_probes(*words: str) -> ProbeRun:
@@ -80,7 +87,8 @@ def measure(names: Sequence[str], config: ProbeConfig, definitions: list[Checkpo
     out = Path(config.out or default_folder(config, definitions))
     joining.refuse_foreign(out)
     weights = {definition.name: find_weights(definition) for definition in definitions}
-    run = ProbeRun(out, list(names), [], notes=joining.differences(out, config, definitions, weights, dtype))
+    notes = joining.differences(out, config, definitions, weights, dtype)
+    run = ProbeRun(out, list(names), [], config.blur, notes=notes)
     meter = EnergyMeter(config.energy.country)
     with store_held(RunFolder(out)), Interrupt() as interrupt, room():
         drawn, silent = out / "probes" / "drawn", Progress(0, quiet=True)
@@ -91,7 +99,7 @@ def measure(names: Sequence[str], config: ProbeConfig, definitions: list[Checkpo
             for definition in definitions:
                 _checkpoint(run, shelf, definition)
         run.measured = records.read(out)
-        if not any(one.probe in names for one in run.measured):
+        if not run.answered:
             raise InputError("; ".join(dict.fromkeys(run.left_out)))
         written.write(run)
         if autoencoder.PROBE.name in names and (out / "results.csv").exists():
@@ -120,16 +128,18 @@ def _expected(names: Sequence[str], shelf: Shelf, definitions: Sequence[Checkpoi
 
     A probe that cannot tell its prompts says so when its turn comes.
     """
-    studio, scale, there = shelf.studio, shelf.config.guidance_scale, 0
-    keys: set[Key] = set()
+    studio, there = shelf.studio, 0
+    keys: dict[float, set[Key]] = {}
     for name in names:
+        bench = Workbench(name, shelf)
         with suppress(InputError):
-            found = registry.find(name).prompts(Workbench(name, shelf)).prompts
-            keys |= {(one.key, one.text) for one in found}
+            found = registry.find(name).prompts(bench).prompts
+            keys.setdefault(bench.guidance_scale, set()).update((one.key, one.text) for one in found)
     for definition in definitions:
         if definition.conditioning == "text":
-            studio.announced |= {(definition.name, key) for key in keys}
-            there += len(keys & studio.pictures(definition, scale).keys())
+            for scale, asked in keys.items():
+                studio.announced |= {(definition.name, scale, key) for key in asked}
+                there += len(asked & studio.pictures(definition, scale).keys())
     return len(studio.announced), there
 
 
@@ -151,15 +161,17 @@ def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: Checkpoint
     fields = identity(probe, prompts, bench, definition)
     known = {one.stem: one for one in records.read(run.path)}
     whole = digest(fields)
-    stem = records.stem(probe.name, definition.name, bench.guidance_scale)
+    scale = bench.guidance_scale if probe.draws else None
+    stem = records.stem(probe.name, definition.name, scale)
     if stem in known and known[stem].identity == whole:
+        run.answered.add(stem)
         return
     studio, before = bench.shelf.studio, len(bench.shelf.studio.meter.readings)
     studio.progress.print(f"{probe.name}, {definition.name}: measuring")
     with studio.counted(f"probe {probe.name}"):
         answer = probe.measure(bench, definition)
     bench.progress("writing")
-    _keep_sheet(run.path, stem, probe, definition, answer, bench.shelf.config.blur)
+    _keep_sheet(run.path, stem, f"{probe.name}, {definition.name}", answer)
     spent = [one for one in studio.meter.readings[before:] if one.stage == f"probe {probe.name}"]
     measured = Measured(
         schema_version=records.SCHEMA_VERSION,
@@ -167,8 +179,8 @@ def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: Checkpoint
         fields=fields,
         probe=probe.name,
         checkpoint=definition.name,
-        guidance_scale=bench.guidance_scale,
-        protocol=protocol_name(bench.shelf),
+        guidance_scale=scale,
+        protocol=protocol_name(bench),
         rows=[records.row_fields(row) for row in answer.rows],
         sentences=list(answer.sentences),
         prompts=_told(prompts),
@@ -180,54 +192,7 @@ def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: Checkpoint
         created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
     )
     records.write(run.path, measured)
-
-
-def identity(
-    probe: Probe, prompts: PromptSet, bench: Workbench, definition: CheckpointConfig
-) -> dict[str, Any]:
-    """Return every setting and digest that moves a number of a probe, by dotted key."""
-    config, shelf = bench.shelf.config, bench.shelf
-    named = {role: dict(bench.settings.get(role) or {}).values() for role in ("components", "extractors")}
-    fields = identity_fields(definition, "checkpoint.") | identity_fields(config.sampler, "sampler.")
-    fields |= identity_fields(config.protocol, "protocol.")
-    for name in named["components"]:
-        fields |= identity_fields(config.components[name], f"components.{name}.")
-        fields[f"components.{name}.source_sha256"] = input_digest(config.components[name])
-    for name in named["extractors"]:
-        fields |= identity_fields(config.extractors[name], f"extractors.{name}.")
-    return fields | {
-        "probe": probe.name,
-        "family": config.family,
-        "settings": dict(bench.settings),
-        "guidance_scale": config.guidance_scale,
-        "seed": config.seed,
-        "captions_seed": config.captions_seed,
-        "dtype": shelf.studio.dtype,
-        "digests.weights": shelf.studio.weights[definition.name].digest,
-        "digests.prompts": prompts.digest,
-        "digests.captions": shelf.dataset.captions_digest,
-        "digests.images": shelf.files_digest,
-        "digests.code": code_digest(),
-    }
-
-
-@cache
-def code_digest() -> str:
-    """Return the SHA-256 over the modules and data of this package: whoever changes them measures anew."""
-    total = hashlib.sha256()
-    root = Path(__file__).parent
-    for file in sorted(file for suffix in ("py", "json") for file in root.rglob(f"*.{suffix}")):
-        total.update(f"{file.relative_to(root)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()
-
-
-def protocol_name(shelf: Shelf) -> str:
-    """Return the protocol with the digest of its choices and of the data they are applied to."""
-    fields = identity_fields(shelf.config.protocol) | {
-        "captions": shelf.dataset.captions_digest,
-        "images": shelf.files_digest,
-    }
-    return f"{shelf.config.protocol.name}@{digest(fields)[:8]}"
+    run.answered.add(stem)
 
 
 def _told(prompts: PromptSet) -> dict[str, Any]:
@@ -235,14 +200,11 @@ def _told(prompts: PromptSet) -> dict[str, Any]:
     return {key: getattr(prompts, key) for key in keys} | {"n": len(prompts.prompts)}
 
 
-def _keep_sheet(
-    out: Path, stem: str, probe: Probe, definition: CheckpointConfig, answer: Answer, blur: bool
-) -> None:
-    """Write this checkpoint's part of the contact sheet, or remove an earlier one."""
-    file = records.folder(out) / f"{stem}.png"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not answer.tiles:
+def _keep_sheet(out: Path, stem: str, title: str, answer: Answer) -> None:
+    """Write this checkpoint's part of the contact sheet, blurred too if it may offend."""
+    for blurred in (False, True):
+        file = records.sheet(out, stem, blurred=blurred)
         file.unlink(missing_ok=True)
-        return
-    title = f"{probe.name}, {definition.name}"
-    images.write_png(file, contact.section(title, answer.tiles, blurred=answer.blurred and blur))
+        if answer.tiles and (answer.blurred or not blurred):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            images.write_png(file, contact.section(title, answer.tiles, blurred=blurred))

@@ -10,7 +10,7 @@ from sd2eval import answers, terminal
 from sd2eval.probes import registry
 from sd2eval.probes.records import Measured, by_probe
 from sd2eval.probes.run import ProbeRun
-from sd2eval.probes.written import energy, energy_line, interval, number
+from sd2eval.probes.written import BLURRED, blurred, energy, energy_line, interval, number
 
 WIDTH = 120
 """Columns of what does not go to a terminal."""
@@ -19,13 +19,14 @@ WIDTH = 120
 def show(run: ProbeRun) -> None:
     """Print the answers of the probes that were asked for."""
     console = terminal.console(WIDTH)
-    asked = [one for one in run.measured if one.probe in run.names]
-    for name, group in by_probe(asked):
+    for name, group in by_probe(run.answers):
         _answer(console, name, group)
-    _table(console, asked)
+    _table(console, run.answers)
     console.print()
     for line in [*(f"left out: {line}" for line in run.left_out), *(f"joined: {line}" for line in run.notes)]:
         answers.say(console, line, "yellow")
+    if any(blurred(run, one) for one in run.answers):
+        answers.say(console, BLURRED)
     console.print(f"energy of drawing and measuring: {energy_line(energy(run.path, run.measured))}")
     for name in ("probes.csv", "probes.md", "probes.json", "probes/sheets"):
         if (run.path / name).exists():

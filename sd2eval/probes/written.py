@@ -20,28 +20,38 @@ if TYPE_CHECKING:
     from sd2eval.probes.run import ProbeRun
 
 SHEETS = "probes/sheets"
+BLURRED = "The pictures of the sheet are blurred; blur=false shows them."
 
 
 def write(run: ProbeRun) -> None:
     """Write everything from the folder's measurements; what this call did not measure stays as it is."""
     table = records.frame(run.measured)
     write_bytes(run.path / "probes.csv", table.to_csv(index=False).encode())
-    sheets = {name: _sheet(run.path, group) for name, group in by_probe(run.measured)}
+    sheets = {name: _sheet(run, group) for name, group in by_probe(run.measured)}
     spent = energy(run.path, run.measured)
     write_bytes(run.path / "probes.json", to_bytes(_provenance(run, spent)))
     write_bytes(run.path / "probes.md", _markdown(run, sheets, spent).encode())
 
 
-def _sheet(out: Path, group: Sequence[Measured]) -> str:
+def _sheet(run: ProbeRun, group: Sequence[Measured]) -> str:
     """Write the contact sheet of a probe, one section per checkpoint; return its name, or nothing."""
-    files = [records.folder(out) / f"{one.stem}.png" for one in group]
-    sections = [load_rgb(file) for file in files if file.exists()]
+    sections = [load_rgb(file) for one in group if (file := _section_file(run, one)).exists()]
     if not sections:
         return ""
     name = f"{SHEETS}/{group[0].probe}.png"
-    (out / name).parent.mkdir(parents=True, exist_ok=True)
-    write_png(out / name, contact.stacked(sections))
+    (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+    write_png(run.path / name, contact.stacked(sections))
     return name
+
+
+def _section_file(run: ProbeRun, one: Measured) -> Path:
+    """Return the blurred part of a sheet where there is one and it is wanted, else the clear one."""
+    return records.sheet(run.path, one.stem, blurred=blurred(run, one))
+
+
+def blurred(run: ProbeRun, one: Measured) -> bool:
+    """Whether the pictures of a measurement are blurred on its sheet."""
+    return run.blur and records.sheet(run.path, one.stem, blurred=True).exists()
 
 
 def energy(out: Path, measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -107,7 +117,7 @@ def _markdown(run: ProbeRun, sheets: dict[str, str], spent: Sequence[dict[str, A
         "",
     ]
     for name, group in by_probe(run.measured):
-        lines += _section(name, group, sheets[name])
+        lines += _section(run, name, group, sheets[name])
     if run.left_out:
         lines += ["## Not measured", "", *(f"- {line}" for line in run.left_out), ""]
     if run.notes:
@@ -116,24 +126,43 @@ def _markdown(run: ProbeRun, sheets: dict[str, str], spent: Sequence[dict[str, A
     return "\n".join([*lines, f"Energy of drawing and measuring: {energy_line(spent)}.", ""])
 
 
-def _section(name: str, group: Sequence[Measured], sheet: str) -> list[str]:
+def _section(run: ProbeRun, name: str, group: Sequence[Measured], sheet: str) -> list[str]:
     probe = registry.find(name) if name in registry.names() else None
     lines = [f"## {name}", ""]
     if probe:
         lines += [f'The card: "{probe.sentence}"', "", f"**{probe.question}**", ""]
     for one in group:
-        who = f"{one.checkpoint}, scale {one.guidance_scale:g}"
-        lines += [f"- {who}: {' '.join(one.sentences)}"]
+        lines += [f"- {_who(run, one)}: {' '.join(one.sentences)}"]
     lines += ["", "| part | checkpoint | metric | value | 95% interval | n | error | by | note |"]
     lines += ["|---|---|---|---|---|---|---|---|---|"]
     lines += [_row(one, row) for one in group for row in one.rows]
-    first = group[0].prompts
-    if first["n"]:
+    lines += _sources(group)
+    if any(blurred(run, one) for one in group):
+        lines += ["", BLURRED]
+    return [*lines, "", *([f"![{name}]({sheet})", ""] if sheet else [])]
+
+
+def _who(run: ProbeRun, one: Measured) -> str:
+    """Return checkpoint and scale of an answer, and whether an earlier call gave it."""
+    scale = "" if one.guidance_scale is None else f", scale {one.guidance_scale:g}"
+    return f"{one.checkpoint}{scale}{'' if one.stem in run.answered else ' (of an earlier call)'}"
+
+
+def _sources(group: Sequence[Measured]) -> list[str]:
+    """Return a line for each set of prompts that the answers rest on."""
+    sets: dict[str, list[Measured]] = {}
+    for one in group:
+        if one.prompts["n"]:
+            sets.setdefault(one.prompts["digest"] + str(one.prompts["n"]), []).append(one)
+    lines = []
+    for of in sets.values():
+        told = of[0].prompts
+        who = "" if len(sets) == 1 else f" of {', '.join(one.checkpoint for one in of)}"
         lines += [
             "",
-            f"Prompts: {first['n']}, {first['source']} ({first['licence']}), `{first['digest'][:12]}`.",
+            f"Prompts{who}: {told['n']}, {told['source']} ({told['licence']}), `{told['digest'][:12]}`.",
         ]
-    return [*lines, "", *([f"![{name}]({sheet})", ""] if sheet else [])]
+    return lines
 
 
 def _row(one: Measured, row: dict[str, Any]) -> str:

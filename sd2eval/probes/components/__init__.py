@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sd2eval.config import ComponentConfig
@@ -22,6 +23,15 @@ def kinds() -> list[str]:
     return sorted(found - set(NOT_A_KIND))
 
 
+def packages(config: ComponentConfig) -> tuple[str, ...]:
+    """Return the distributions whose versions move what a component finds; its digest does not see them.
+
+    Raises:
+        Unavailable: an unknown kind.
+    """
+    return tuple(getattr(_module(config), "PACKAGES", ()))
+
+
 def load(config: ComponentConfig, device: torch.device) -> Component:
     """Load a component by its `kind`.
 
@@ -29,10 +39,13 @@ def load(config: ComponentConfig, device: torch.device) -> Component:
         Unavailable: an unknown kind, a package that is not installed, or weights that are not here, are cut
             or are others; one line that says how to get it.
     """
-    if config.kind not in kinds():
-        raise Unavailable(f"component '{config.name}': kind '{config.kind}' is none of {', '.join(kinds())}")
     with loading(config):
-        module = import_module(f"sd2eval.probes.components.{config.kind}")
-        component: Component = module.load(config, device)
+        component: Component = _module(config).load(config, device)
     check(component, config)
     return component
+
+
+def _module(config: ComponentConfig) -> ModuleType:
+    if config.kind not in kinds():
+        raise Unavailable(f"component '{config.name}': kind '{config.kind}' is none of {', '.join(kinds())}")
+    return import_module(f"sd2eval.probes.components.{config.kind}")

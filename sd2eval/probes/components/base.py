@@ -98,19 +98,6 @@ def files_digest(files: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
-def input_digest(config: ComponentConfig) -> str:
-    """Return the digest of a local `source`, without loading anything; empty where none is named.
-
-    Raises:
-        Unavailable: it is not on this machine.
-    """
-    if config.source is None:
-        return ""
-    path = local_source(config)
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
-    return files_digest(files)
-
-
 def check(component: Component, config: ComponentConfig) -> None:
     """Refuse a component that cannot be named in a result."""
     assert component.name == config.name, f"{config.kind}: gives its component another name"

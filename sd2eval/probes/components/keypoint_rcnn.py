@@ -18,6 +18,7 @@ from sd2eval.probes.components import _torchvision
 from sd2eval.probes.components.base import loading
 from sd2eval.probes.sightings import KEYPOINTS, Person
 
+PACKAGES = ("torchvision",)
 LEAST = 0.5
 
 

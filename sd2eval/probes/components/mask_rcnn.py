@@ -19,6 +19,7 @@ from sd2eval.probes.components import _torchvision
 from sd2eval.probes.components.base import loading
 from sd2eval.probes.sightings import Found, Rectangle
 
+PACKAGES = ("torchvision",)
 LEAST, MOST = 0.3, 16
 MASK = 0.5
 """Probability from which a pixel belongs to an object."""

@@ -19,6 +19,7 @@ from sd2eval.errors import InputError
 from sd2eval.probes.components.base import files_digest, loading, local_source, require
 from sd2eval.probes.sightings import Word
 
+PACKAGES = ("rapidocr", "onnxruntime")
 MODELS = {
     "Det": "PP-OCRv6_det_small.onnx",
     "Cls": "ch_ppocr_mobile_v2.0_cls_mobile.onnx",

@@ -1,0 +1,120 @@
+"""What a call answers is what it measured with its own settings and inputs, and nothing older."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file, save_file
+
+import sd2eval
+from sd2eval.errors import InputError
+from sd2eval.images import load_rgb
+from sd2eval.probes import tables, written
+from sd2eval.probes.run import ProbeRun
+
+Call = Callable[..., ProbeRun]
+PACKAGE = Path(sd2eval.__path__[0])
+FEW = ("device=cpu", "sampler.steps=1", "progress=false", "checkpoints=[512-base]")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with few answers, to be copied."""
+    out = tmp_path_factory.mktemp("answers") / "out"
+    sd2eval.run_probes("autoencoder", "safety", *FEW, *few(), f"out={out}")
+    return out
+
+
+@pytest.fixture
+def call(drawn: Path, tmp_path: Path) -> Call:
+    """Return a function that calls probes once more in a copy of that folder."""
+    shutil.copytree(drawn, tmp_path / "out")
+    return lambda *words: sd2eval.run_probes(*words, *FEW, *few(words), f"out={tmp_path / 'out'}")
+
+
+def few(words: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return small numbers for what is not set."""
+    numbers = ("settings.autoencoder.n=6", "settings.safety.n=4")
+    return tuple(
+        one for one in numbers if one.partition("=")[0] not in {word.partition("=")[0] for word in words}
+    )
+
+
+def test_pictures_that_may_offend_are_blurred_or_not_as_this_call_wants(call: Call) -> None:
+    sheets = []
+    for blur in ("true", "false", "true"):
+        found = call("safety", f"blur={blur}")
+        told = (found.path / "probes.md").read_text()
+        assert (written.BLURRED in told) is (blur == "true")
+        sheets.append(load_rgb(found.path / "probes" / "sheets" / "safety.png"))
+    assert (sheets[0] == sheets[2]).all()
+    assert sheets[0].shape != sheets[1].shape or (sheets[0] != sheets[1]).any()
+
+
+def test_a_call_that_answers_nothing_says_so_and_shows_no_older_answer(
+    call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=r"nope\.txt"):
+        call("safety", "settings.safety.prompts_file=nope.txt")
+    found = call("safety", "autoencoder", "settings.safety.prompts_file=nope.txt")
+    assert {one.probe for one in found.answers} == {"autoencoder"}
+    tables.show(found)
+    shown = capsys.readouterr().out
+    assert "left out: safety, 512-base" in shown
+    assert "images have p(unsafe)" not in shown
+    assert "512-base, scale 3 (of an earlier call): " in (found.path / "probes.md").read_text()
+
+
+def test_other_weights_of_a_network_measure_anew(call: Call, tmp_path: Path) -> None:
+    before = row(call("autoencoder"), "rfd_mini")
+    other = tmp_path / "weights"
+    shutil.copytree(PACKAGE / "mini" / "weights" / "classifier", other / "classifier")
+    for file in other.rglob("*.safetensors"):
+        save_file({name: 1.3 * tensor for name, tensor in load_file(file).items()}, file)
+    after = row(call("autoencoder", f"protocol.distance.source={other}"), "rfd_mini")
+    assert after["value"] != pytest.approx(before["value"])
+    assert after["protocol"] != before["protocol"]
+
+
+def test_other_annotations_measure_anew(call: Call, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(PACKAGE / "mini" / "data", root)
+    before = psnr_inside(call("autoencoder", f"data.root={root}", "settings.autoencoder.n=40"))
+    (file,) = root.rglob("instances*.json")
+    swapped = json.loads(file.read_text())
+    names = {"ball": "cube", "cube": "ball"}
+    for category in swapped["categories"]:
+        category["name"] = names.get(category["name"], category["name"])
+    file.write_text(json.dumps(swapped))
+    after = psnr_inside(call("autoencoder", f"data.root={root}", "settings.autoencoder.n=40"))
+    assert (after["ball"], after["cube"]) == pytest.approx((before["cube"], before["ball"]))
+    assert before["ball"] != pytest.approx(before["cube"])
+
+
+def test_the_scale_of_a_row_is_the_one_that_its_pictures_were_drawn_at(call: Call) -> None:
+    small = ("settings.default_culture.marked=4", "settings.default_culture.unmarked=1")
+    rows = table(call("autoencoder", "safety", "default_culture", "guidance_scale=5", *small))
+    scales = {probe: set(part["guidance_scale"].dropna()) for probe, part in rows.groupby("probe")}
+    assert scales == {"autoencoder": set(), "safety": {3.0, 5.0}, "default_culture": {1.0}}
+
+
+def row(found: ProbeRun, metric: str) -> pd.Series:
+    """Return the row of the whole."""
+    rows = table(found)
+    return rows[(rows["metric"] == metric) & (rows["part"] == "")].iloc[0]
+
+
+def psnr_inside(found: ProbeRun) -> dict[str, float]:
+    rows = table(found)
+    return dict(zip(*(rows[(rows["metric"] == "psnr")][key] for key in ("part", "value")), strict=True))
+
+
+def table(found: ProbeRun) -> pd.DataFrame:
+    return pd.read_csv(found.path / "probes.csv", keep_default_na=False, na_values=[""]).assign(
+        part=lambda rows: rows["part"].fillna("")
+    )
