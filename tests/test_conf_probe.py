@@ -130,7 +130,7 @@ def test_help_prints_what_the_defaults_are() -> None:
         (["+settings.safety.extractors=5"], r"settings.safety.extractors=5: it holds keys of its own"),
         (["settings.safety=5"], r"settings.safety=5: it holds keys of its own: n, "),
         (["+settings.mine=5"], r"settings.mine: there is no such key; allowed: photorealism"),
-        (["~settings.safety.n"], r"settings.safety.n: a key cannot be removed"),
+        (["~settings.languages.n"], r"settings.languages.n: a key cannot be removed"),
         (["settings.default_culture.marked=abc"], r"settings.default_culture.marked=abc: allowed: a whole"),
         (["settings.default_culture.features=foo"], r"culture.features=foo: allowed: distance, score$"),
         (["settings.default_culture.features=perceptual"], r"perceptual: allowed: distance, score$"),

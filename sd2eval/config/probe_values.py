@@ -15,9 +15,9 @@ from sd2eval.metrics import METRICS, ROLES
 
 Fault = tuple[str, Any, str]
 """Dotted key, its value, what is allowed."""
-OF_NULL: dict[str, Any] = {"prompts_file": "prompts.txt"}
+OF_NULL: dict[str, Any] = {"n": 192, "prompts_file": "prompts.txt"}
 """A value for each key whose default is null, which alone says no type; null stays allowed there."""
-LEAST = {"n": 2, "clusters": 2, "identity": 2, "marked": 2, "smallest": 2}
+LEAST = {"n": 2, "captions": 2, "clusters": 2, "identity": 2, "marked": 2, "smallest": 2}
 """Smallest value of counts below which nothing can be estimated; of any other count it is 1."""
 NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     "guidance_scale": (lambda value: value >= 0, "a finite number of at least 0"),
