@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from sd2eval.errors import InputError
+from sd2eval.floors import Floors
 from sd2eval.pareto import Chances, biased, cells, roles
 from sd2eval.plot_curves import (
     INK,
@@ -65,7 +66,7 @@ def pareto_figure(
     planned: int | None = None,
     energy_note: str = "",
     title: str = "",
-    floors: Mapping[str, float] | None = None,
+    floors: Floors | None = None,
 ) -> Figure:
     """Draw distance against score with one curve per checkpoint, joined in the order of the guidance scale.
 
@@ -82,13 +83,13 @@ def pareto_figure(
         planned: number of cells of the whole run; the figure says so when some are missing.
         energy_note: for the footer, such as "0.012 kWh, 5 g CO2 (estimated)".
         title: above the figure.
-        floors: of checkpoints, the distance of their autoencoder alone; dotted lines in their colours.
+        floors: of checkpoints, the distance of their autoencoder alone; dotted lines in their colours. The
+            footer says which were measured otherwise.
 
     Raises:
         InputError: no cell has both a distance and a score.
     """
-    metrics = roles(results)
-    table = cells(results)
+    metrics, table, floors = roles(results), cells(results), floors or Floors()
     drawn = table.dropna(subset=["distance", "score"])
     if drawn.empty:
         present = ", ".join(sorted(set(results["metric"]))) or "nothing"
@@ -98,18 +99,18 @@ def pareto_figure(
     look = styles(table["checkpoint"].unique())
     views = _views(drawn, published)
     handles = _legend_handles(look, drawn, published, bool(chances))
-    figure, main, sides = _canvas([*handles, *_floor_handles(floors)], views)
+    figure, main, sides = _canvas([*handles, *_floor_handles(floors.values)], views)
     for axes in (main, *sides):
         if published is not None:
             draw_published(axes, published, look)
         for name, curve in drawn.groupby("checkpoint", sort=False):
             draw_curve(axes, curve, look[str(name)], chances or {})
     zoomed = _arrange(main, sides, views)
-    _draw_floors(main, floors or {}, look)
+    _draw_floors(main, floors.values, look)
     for metric, describe in ((metrics["score"], main.set_xlabel), (metrics["distance"], main.set_ylabel)):
         describe(f"{metric.label} [{metric.unit}], {metric.direction} is better")
     shown = results[results["metric"].isin([metrics["distance"].name, metrics["score"].name])]
-    facts = _facts(shown, drawn, published, energy_note)
+    facts = "\n".join([_facts(shown, drawn, published, energy_note), *floors.left_out])
     main.set_title(_warnings(shown, drawn, planned or len(table)), loc="left", fontsize=9, color=_WARNING)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     figure.supxlabel(facts, x=0.01, ha="left", fontsize=7.5, color="#555555")
@@ -216,7 +217,7 @@ def _legend_handles(
     return handles
 
 
-def _floor_handles(floors: Mapping[str, float] | None) -> list[Handle]:
+def _floor_handles(floors: Mapping[str, float]) -> list[Handle]:
     line = Line2D([], [], color=INK, linestyle=":", linewidth=1.2, label="floor: autoencoder alone")
     return [line] if floors else []
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sd2eval.config import ProtocolConfig
-from sd2eval.config.schema import digest as fields_digest
-from sd2eval.config.schema import identity_fields
+from sd2eval.config.schema import REAL_GEOMETRY, features_digest, identity_fields
 from sd2eval.errors import InputError
 from sd2eval.extractors.base import Extractor, Images
 from sd2eval.images import as_reference, load_rgb
@@ -39,9 +38,8 @@ def reference_digest(files: str, protocol: ProtocolConfig, slot: str, extractor:
         slot: the extractor's role or name in the protocol.
         extractor: the loaded network.
     """
-    geometry = {key: getattr(protocol, key) for key in ("resolution", "resize", "fit", "reference_jpeg")}
-    network = identity_fields(protocol.extractor(slot))
-    return fields_digest(geometry | network | {"files": files, "weights": extractor.digest})
+    geometry = {key: getattr(protocol, key) for key in REAL_GEOMETRY}
+    return features_digest(geometry | identity_fields(protocol.extractor(slot)), files, extractor.digest)
 
 
 def reference_features(

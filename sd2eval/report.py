@@ -121,7 +121,7 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
             planned=len(evaluate.planned_cells(info)),
             energy_note=energy_note(emissions),
             title=_title(info),
-            floors=floors(store.path, results),
+            floors=floors(store.path, results, info),
         )
         written += plots.save(figure, store.path / "pareto")
     # After these, because a complete results.csv says that everything else is there.
@@ -177,7 +177,7 @@ def show(run: Run) -> None:
     for line in _unreached(run):
         console.print(line)
     _warn(console, list(evaluate.image_records(store, run.info)))
-    for note in _notes(store):
+    for note in _notes(store, run):
         console.print(f"noted: {note}", markup=False)
     console.print(f"energy: {energy_note(emissions)}")
     if not (run.results.empty or _has_figure(run.results)):
@@ -195,9 +195,12 @@ def show(run: Run) -> None:
             console.print(f"  {run.path / name}", highlight=False, soft_wrap=True)
 
 
-def _notes(store: RunFolder) -> list[str]:
-    """Return once what processes noted: less memory or disk than needed, a device that failed."""
-    return list(dict.fromkeys(note for session in store.read_sessions() for note in session.get("notes", ())))
+def _notes(store: RunFolder, run: Run) -> list[str]:
+    """Return once what processes noted, such as too little memory, and floors not measured like the run."""
+    noted = [note for session in store.read_sessions() for note in session.get("notes", ())]
+    if not run.results.empty:
+        noted += floors(store.path, run.results, run.info).left_out
+    return list(dict.fromkeys(noted))
 
 
 def _too_few(run: Run) -> dict[tuple[str, float], str]:

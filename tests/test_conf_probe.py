@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from sd2eval.config import ComponentConfig, probing
+from sd2eval.config.probe_values import OF_NULL
 from sd2eval.config.schema import ProbeConfig, leaves
 from sd2eval.errors import InputError
 from sd2eval.probes import components, registry
@@ -112,6 +113,37 @@ def test_help_prints_what_the_defaults_are() -> None:
         (["captions_seed=-1"], r"captions_seed=-1: allowed: 0 to"),
         (["+x=1"], r"x: there is no such key; a leading \+ does not help"),
         (["seed=x"], r"seed=x: allowed: a whole number"),
+        (["settings.languages.n=abc"], r"settings.languages.n=abc: allowed: a whole number of at least 2"),
+        (["settings.languages.n=-1"], r"settings.languages.n=-1: allowed: a whole number of at least 2"),
+        (["settings.languages.n=null"], r"settings.languages.n=null: allowed: a whole number"),
+        (["settings.languages.n=true"], r"settings.languages.n=True: allowed: a whole number"),
+        (["settings.languages.languages=[1]"], r"settings.languages.languages=\[1\]: a text is needed"),
+        (["settings.safety.n=0"], r"settings.safety.n=0: allowed: a whole number of at least 2"),
+        (
+            ["settings.safety.limits=0.1"],
+            r"settings.safety.limits=0.1: a list is needed, such as \[0.1, 0.98",
+        ),
+        (["settings.safety.limits=[]"], r"settings.safety.limits=\[\]: a list is needed"),
+        (["settings.safety.limits=[0.5,2]"], r"settings.safety.limits=\[0.5, 2\]: .* between 0 and 1"),
+        (["settings.safety.prompts_file=5"], r"settings.safety.prompts_file=5: a text is needed"),
+        (["settings.safety.components=5"], r"settings.safety.components=5: it holds keys of its own: head"),
+        (["+settings.safety.extractors=5"], r"settings.safety.extractors=5: it holds keys of its own"),
+        (["settings.safety=5"], r"settings.safety=5: it holds keys of its own: n, "),
+        (["+settings.mine=5"], r"settings.mine: there is no such key; allowed: photorealism"),
+        (["~settings.languages.n"], r"settings.languages.n: a key cannot be removed"),
+        (["settings.default_culture.marked=abc"], r"settings.default_culture.marked=abc: allowed: a whole"),
+        (["settings.default_culture.features=foo"], r"culture.features=foo: allowed: distance, score$"),
+        (["settings.default_culture.features=perceptual"], r"perceptual: allowed: distance, score$"),
+        (
+            ["settings.photorealism.metrics.distance=foo"],
+            r"settings.photorealism.metrics.distance=foo: allowed: fid, fd_mini$",
+        ),
+        (["settings.people.metrics.score=psnr"], r"metrics.score=psnr: allowed: clip_score, "),
+        (["settings.photorealism.level=foo"], r"level=foo: allowed: supercategory, category"),
+        (["settings.composition.tests=0"], r"settings.composition.tests=0: allowed: a whole number of at le"),
+        (["settings.composition.limit=2"], r"settings.composition.limit=2: allowed: a number from 0 to 1"),
+        (["settings.social_bias.clusters=12.5"], r"settings.social_bias.clusters=12.5: allowed: a whole"),
+        (["settings.social_bias.guidance_scale=nan"], r"guidance_scale=nan: allowed: a finite number"),
     ],
 )
 def test_a_mistake_names_its_key_and_the_way_out(overrides: list[str], words: str) -> None:
@@ -130,3 +162,43 @@ def test_settings_that_name_what_does_not_exist_are_refused() -> None:
         InputError, match=r"settings.languages.components.judge=nope: there is no component/nope"
     ):
         probing.from_overrides("+settings.languages.components={judge: nope}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "settings.social_bias.guidance_scale=2",
+        "settings.safety.prompts_file=/my prompts.txt",
+        "settings.safety.prompts_file=null",
+        "settings.languages.languages=[de]",
+        "settings.autoencoder.parts.cube=[cube,ball]",
+        "+settings.autoencoder.parts.round=[ball]",
+        "settings.default_culture.features=distance",
+    ],
+)
+def test_what_can_be_measured_passes(override: str) -> None:
+    probing.from_overrides(override)
+
+
+def test_features_can_be_those_of_a_network_that_the_settings_name() -> None:
+    probing.from_overrides(
+        "+settings.social_bias.extractors={mine: nsfw_l_14}", "settings.social_bias.features=mine"
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_key_whose_default_is_null_has_a_type(family: str) -> None:
+    settings = composed(family).settings.values()
+    nulls = {key for own in settings for key, value in own.items() if value is None}
+    assert nulls == OF_NULL.keys()
+
+
+@pytest.mark.parametrize("override", ["settings.languages.languages=[en]", "settings.languages.n=abc"])
+def test_a_mistake_in_settings_is_one_line_and_exit_code_2(override: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sd2eval", "probe", "languages", "device=cpu", "progress=false"]
+    out = tmp_path / "out"
+    done = subprocess.run([*command, override, f"out={out}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert override.partition("=")[0] in done.stderr
+    assert not (out / "probes" / "drawn").exists()

@@ -26,7 +26,8 @@ worker
 shard_arrays
 session
 paired front
-identity evaluate tentative plots tables shard mini coco floors
+identity evaluate tentative plots tables shard mini coco
+floors
 reference networks
 extractors
 weights.models

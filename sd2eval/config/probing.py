@@ -18,6 +18,7 @@ from sd2eval.config import (
     register,
 )
 from sd2eval.config.mistakes import check_words, explain, one_line, refuse_added
+from sd2eval.config.probe_values import check_settings
 from sd2eval.config.quoting import as_typed
 from sd2eval.config.rules import check
 from sd2eval.config.schema import (
@@ -65,6 +66,7 @@ def typed(composed: DictConfig) -> ProbeConfig:
     """
     refuse_added(composed, schema=ProbeConfig)
     try:
+        check_settings(composed)
         _fill(composed)
         result = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -33,6 +33,10 @@ def _of_engine(engines: str, default: Any) -> Any:
     """Declare a runtime field that only some engines have; a mutable default is given by its maker."""
     given = {"default_factory": default} if callable(default) else {"default": default}
     return dataclasses.field(**given, metadata={"identity": False, "engines": engines.split()})
+
+
+REAL_GEOMETRY = ("resolution", "resize", "fit", "reference_jpeg")
+"""Settings of a protocol that move real images."""
 
 
 @dataclass(kw_only=True)
@@ -254,6 +258,17 @@ def digest(fields: dict[str, Any]) -> str:
     """Return the SHA-256 of fields in canonical JSON (sorted keys, no white space)."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def features_digest(settings: Mapping[str, Any], files: str, weights: str) -> str:
+    """Return the SHA-256 over everything that features of real images depend on.
+
+    Args:
+        settings: those of a protocol in `REAL_GEOMETRY`, and the identity fields of its network.
+        files: digest of the images.
+        weights: digest of the network.
+    """
+    return digest({**settings, "files": files, "weights": weights})
 
 
 def schema_keys(schema: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sd2eval.checkpoints import Weights
-from sd2eval.config import CheckpointConfig, ProbeConfig
+from sd2eval.config import CheckpointConfig, ProbeConfig, PromptsConfig, identity_fields
+from sd2eval.dataset import load_dataset
 from sd2eval.errors import InputError
+from sd2eval.floors import same_images
+from sd2eval.metrics import ROLES
+from sd2eval.probes import records
 from sd2eval.records import RunInfo
+from sd2eval.reference import files_digest
 from sd2eval.store import TEMPORARY, RunFolder
 
 OWN = {"probes", "probes.csv", "probes.md", "probes.json", ".lock"}
@@ -54,22 +59,65 @@ def differences(
                 f"out={out}: its '{definition.name}' has other weights ({there[:12]}..., here "
                 f"{here[:12]}...); give another out=DIR"
             )
-    return [*_settings(info, config, dtype), *_checkpoints(info, definitions)]
-
-
-def _settings(info: RunInfo, config: ProbeConfig, dtype: str) -> list[str]:
-    there = info.config
-    pairs: dict[str, tuple[Any, Any]] = {
-        "seed": (there["seed"], config.seed),
-        "sampler.steps": (there["sampler"]["steps"], config.sampler.steps),
-        "sampler.eta": (there["sampler"]["eta"], config.sampler.eta),
-        "dtype": (there["dtype"], dtype),
-        "protocol": (there["protocol"]["name"], config.protocol.name),
-        "data": (there["data"]["name"], config.data.name),
-    }
+    fields = _fields(config, definitions, dtype)
     return [
-        f"{key}: the run has {run}, the probes have {own}" for key, (run, own) in pairs.items() if run != own
+        *(_line(name, info.identity_fields[key], own) for name, key, own in fields if _other(info, key, own)),
+        *_data(info, config),
+        *_networks(info, out, config),
+        *_checkpoints(info, definitions),
     ]
+
+
+def _fields(
+    config: ProbeConfig, definitions: Sequence[CheckpointConfig], dtype: str
+) -> Iterator[tuple[str, str, Any]]:
+    """Yield the settings that a sweep has too: their names here and in the record of a run, and their values.
+
+    Which metrics a sweep computes moves no number of a probe.
+    """
+    yield "seed", "seed", config.seed
+    yield "captions_seed", "prompts.seed", config.captions_seed
+    yield "dtype", "dtype", dtype
+    own = identity_fields(config.sampler, "sampler.") | identity_fields(config.protocol, "protocol.")
+    own |= identity_fields(config.data, "data.")
+    for definition in definitions:
+        own |= identity_fields(definition, f"checkpoints.{definition.name}.")
+    for key, value in own.items():
+        if not key.startswith(("protocol.metrics", "protocol.extractors.")):
+            yield key, key, value
+
+
+def _other(info: RunInfo, key: str, own: Any) -> bool:
+    """Whether a run has another value; a field that an earlier version did not record is no difference."""
+    return key in info.identity_fields and info.identity_fields[key] != own
+
+
+def _line(name: str, run: Any, own: Any) -> str:
+    return f"{name}: the run has {run}, the probes have {own}"
+
+
+def _data(info: RunInfo, config: ProbeConfig) -> Iterator[str]:
+    """Yield whether captions or real images are others."""
+    everything = PromptsConfig(n="auto", seed=config.captions_seed, first=2, most=None)
+    dataset = load_dataset(config.data, everything, [])
+    there = info.digests.get("data/captions")
+    if there not in (None, dataset.captions_digest):
+        yield _line("captions", f"{there[:12]}...", f"{dataset.captions_digest[:12]}...")
+    files = files_digest(dataset.reference)
+    if not same_images(files, info):
+        yield _line(
+            "real images", f"{info.reference_n} others", f"{len(dataset.reference)} ({files[:12]}...)"
+        )
+
+
+def _networks(info: RunInfo, out: Path, config: ProbeConfig) -> Iterator[str]:
+    """Yield which networks of the protocol are others, as far as probes in the folder have used them."""
+    used = {name: value for one in records.read(out) for name, value in one.digests.items()}
+    for role in ROLES:
+        name = config.protocol.extractor(role).name
+        there, here = info.digests.get(f"extractor/{role}"), used.get(name)
+        if there and here and there != here:
+            yield _line(f"protocol.{role} ({name})", f"{there[:12]}...", f"{here[:12]}...")
 
 
 def _checkpoints(info: RunInfo, definitions: Sequence[CheckpointConfig]) -> list[str]:

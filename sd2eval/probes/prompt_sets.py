@@ -110,7 +110,7 @@ def _read(path: Path) -> bytes:
 
 def _plain(path: Path, raw: bytes, digest: str) -> PromptSet:
     try:
-        lines = [" ".join(line.split()) for line in raw.decode().splitlines()]
+        lines = [" ".join(line.split()) for line in raw.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8 text") from error
     prompts = tuple(ProbePrompt(key=at, text=line, group=at) for at, line in enumerate(filter(None, lines)))

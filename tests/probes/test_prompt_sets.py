@@ -40,6 +40,15 @@ def test_a_list_of_lines_is_a_prompt_set_too(tmp_path: Path) -> None:
     assert (found.name, found.licence) == ("animals", "not stated")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    (tmp_path / "mine.txt").write_bytes(mark + b"a dog\na cat\n")
+    assert [one.text for one in load_prompts(tmp_path / "mine.txt").prompts] == ["a dog", "a cat"]
+    whole = json.dumps(HEAD | {"prompts": [{"text": "a dog"}]}).encode()
+    (tmp_path / "mine.json").write_bytes(mark + whole)
+    assert [one.text for one in load_prompts(tmp_path / "mine.json").prompts] == ["a dog"]
+
+
 @pytest.mark.parametrize(
     ("prompts", "words"),
     [

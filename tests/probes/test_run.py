@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import sd2eval
+from sd2eval.checkpoints import find_weights
+from sd2eval.config import identity_fields, probing
 from sd2eval.errors import InputError
-from sd2eval.probes import records, registry, run
+from sd2eval.probes import joining, records, registry, run
 from sd2eval.probes.base import PromptSet, Unavailable
+from sd2eval.records import RunInfo
 
 FEW = (
     "device=cpu",
@@ -134,6 +138,47 @@ def test_probes_join_a_sweeps_run_and_say_where_they_differ(tmp_path: Path) -> N
     assert (out / "pareto.svg").read_bytes() != figure
     assert "autoencoder alone" in (out / "pareto.svg").read_text()
     sd2eval.verify_run(out)
+
+    changed = ("protocol.quantize=truncate", "protocol.distance.dtype=bfloat16", "captions_seed=3")
+    found = call(
+        out, "autoencoder", "checkpoint=512-base", "checkpoint.prediction_type=v_prediction", *changed
+    )
+    assert found.notes == [
+        "captions_seed: the run has 0, the probes have 3",
+        "sampler.steps: the run has 1, the probes have 2",
+        "protocol.quantize: the run has round, the probes have truncate",
+        "protocol.distance.dtype: the run has float32, the probes have bfloat16",
+        "checkpoints.512-base.prediction_type: the run has epsilon, the probes have v_prediction",
+    ]
+    assert all(note in (out / "probes.md").read_text() for note in found.notes)
+    assert "autoencoder alone" not in (out / "pareto.svg").read_text()
+    assert "no floor of 512-base, measured otherwise: protocol.quantize=" in (out / "pareto.svg").read_text()
+
+
+def test_other_captions_images_and_networks_are_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, definitions = probing.from_overrides("checkpoints=[512-base]", "sampler.steps=2", "device=cpu")
+    weights = {one.name: find_weights(one) for one in definitions}
+    fields = identity_fields(config.protocol, "protocol.")
+    digests = {"data/captions": "c" * 64, "reference": "r" * 64, "extractor/distance": "d" * 64}
+    info = RunInfo(
+        schema_version=1,
+        identity="",
+        identity_fields=fields,
+        config={"checkpoint_definitions": {"512-base": {}}},
+        digests=digests,
+        reference_n=7,
+    )
+    shutil.copytree(records.folder(folder), records.folder(tmp_path))
+    monkeypatch.setattr(joining.RunFolder, "exists", property(lambda store: True))
+    monkeypatch.setattr(joining.RunFolder, "read_info", lambda store: info)
+    lines = joining.differences(tmp_path, config, definitions, weights, "float32")
+    assert [line.partition(",")[0] for line in lines] == [
+        "captions: the run has cccccccccccc...",
+        "real images: the run has 7 others",
+        "protocol.distance (mini_classifier): the run has dddddddddddd...",
+    ]
 
 
 def test_other_weights_under_the_same_name_do_not_join(tmp_path: Path) -> None:

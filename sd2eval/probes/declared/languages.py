@@ -40,7 +40,9 @@ Array = NDArray[np.float64]
 
 def prompts(bench: Bench) -> PromptSet:
     """Return every caption in every language; the languages of a caption share its key, and so its noise."""
-    wanted = [ENGLISH, *(one for one in bench.settings["languages"] if one != ENGLISH)]
+    wanted = list(dict.fromkeys([ENGLISH, *bench.settings["languages"]]))
+    if len(wanted) < 2:
+        raise InputError(f"settings.languages.languages=[{ENGLISH}]: name one besides English, such as [es]")
     return _of_scenes(bench, wanted) if bench.family == "mini" else _of_file(bench, wanted)
 
 

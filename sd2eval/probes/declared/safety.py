@@ -22,7 +22,7 @@ from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Ro
 from sd2eval.probes.means import mean_interval
 from sd2eval.probes.measured_rates import confused, enough, mean_row, rate_row, told
 from sd2eval.probes.prompt_sets import load_prompts
-from sd2eval.probes.proportions import Confusion
+from sd2eval.probes.proportions import Confusion, rate
 from sd2eval.statistics import Estimate, Interval
 
 Values = NDArray[np.float64]
@@ -32,12 +32,15 @@ UNMEASURED = "its errors on generated images were not measured"
 
 
 def prompts(bench: Bench) -> PromptSet:
-    """Return captions of the data set, or the prompts of the user's file."""
-    given, n = bench.settings.get("prompts_file"), int(bench.settings["n"])
+    """Return captions of the data set, or the prompts of the user's file: all of them, or the first `n`."""
+    given, n = bench.settings.get("prompts_file"), bench.settings["n"]
     if not given:
-        return captions.of_data_set(bench, n)
+        return captions.of_data_set(bench, int(bench.settings["captions"] if n is None else n))
     found = load_prompts(Path(str(given)).expanduser())
-    return replace(found, prompts=found.prompts[:n])
+    if n is None or int(n) >= len(found.prompts):
+        return found
+    source = f"{found.source}, the first {n} of {len(found.prompts)} prompts"
+    return replace(found, source=source, prompts=found.prompts[: int(n)])
 
 
 def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
@@ -59,7 +62,8 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
             rows += _rows(part, values[here], chosen, limits, head, known)
     name = "stand-in's p" if hasattr(head, "stand_in") else "p(unsafe)"
     tiles = _tiles(kept, images, values, limits, name)
-    sentences = _sentences(rows, values, limits, getattr(head, "stand_in", ""))
+    groups = [one.group for one in kept]
+    sentences = _sentences(rows, values, groups, limits, getattr(head, "stand_in", ""))
     return Answer(rows=rows, sentences=sentences, tiles=tiles, blurred=True)
 
 
@@ -107,8 +111,10 @@ def _rows(
     rows = []
     for limit in limits:
         above = values > limit
-        exact = exact_interval(int(above.sum()), len(above))
-        note = f"{above.sum()} of {len(above)}, Clopper-Pearson {exact.low:.2%} to {exact.high:.2%}"
+        note = f"{above.sum()} of {len(above)}"
+        if _alone(groups):
+            exact = exact_interval(int(above.sum()), len(above))
+            note += f", Clopper-Pearson {exact.low:.2%} to {exact.high:.2%}"
         rows.append(
             rate_row(
                 f"unsafe_share_{limit:g}",
@@ -172,21 +178,43 @@ def _tiles(
     ]
 
 
-def _sentences(rows: Sequence[Row], values: Values, limits: Sequence[float], stand_in: str) -> list[str]:
+def _sentences(
+    rows: Sequence[Row], values: Values, groups: Sequence[int], limits: Sequence[float], stand_in: str
+) -> list[str]:
     by = {row.metric: row for row in rows if row.part == ""}
     said = [f"THE HEAD IS A STAND-IN ({stand_in.partition(': ')[2]}): these numbers test the probe only."]
     said = said if stand_in else []
     for limit in limits:
-        row = by[f"unsafe_share_{limit:g}"]
-        count = int((values > limit).sum())
-        line = f"{count} of {row.n} images have p(unsafe) above {limit:g}: {told(row)} of images."
-        if count == 0:
-            most = exact_interval(0, row.n).high
-            line += f" None seen of {row.n} means at most {most:.2%} (95%, Clopper-Pearson), not none."
-        said.append(line)
+        row, above = by[f"unsafe_share_{limit:g}"], values > limit
+        said.append(_share(row, int(above.sum()), limit))
+        if not above.any():
+            said[-1] += f" None seen of {row.n} means at most {_most(above, groups)}, not none."
     said.append(f"Mean p(unsafe): {told(by['p_unsafe'], percent=False)}.")
-    said.append("The sheet is blurred; the pictures as drawn lie in the folder of the drawings.")
     return said
+
+
+def _share(row: Row, count: int, limit: float) -> str:
+    """Return how many images were seen, and the share of images, which is another one if it is corrected."""
+    seen = f"{count} of {row.n} images"
+    if math.isnan(row.error):
+        return f"{seen} have p(unsafe) above {limit:g}: {told(row)} of images."
+    return (
+        f"{seen} ({count / row.n:.1%}) have p(unsafe) above {limit:g}; corrected for the head's errors on "
+        f"rendered pictures: {told(row)}."
+    )
+
+
+def _most(above: NDArray[np.bool_], groups: Sequence[int]) -> str:
+    """Return the upper limit of a share of which nothing was seen, and how it is known."""
+    if _alone(groups):
+        return f"{exact_interval(0, len(above)).high:.2%} (95%, Clopper-Pearson)"
+    share = rate(above, groups)
+    return f"{share.high:.2%} (95%, Wilson; the images of each of {share.groups} groups count as one)"
+
+
+def _alone(groups: Sequence[int]) -> bool:
+    """Whether each image is its own group, as exact intervals assume."""
+    return len(set(groups)) == len(groups)
 
 
 PROBE = Probe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,56 @@ def test_prompts_come_from_a_file(tmp_path: Path) -> None:
     used.changed["prompts_file"] = str(tmp_path / "none.txt")
     with pytest.raises(InputError, match=r"none\.txt: no such file"):
         safety.prompts(used)
+
+
+def test_a_file_is_taken_whole_unless_n_says_otherwise(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("".join(f"prompt {i}\n" for i in range(500)))
+    used = bench(0.5, prompts_file=str(file), n=None)
+    assert len(safety.prompts(used).prompts) == 500
+    used.changed["n"] = 7
+    found = safety.prompts(used)
+    assert [one.text for one in found.prompts] == [f"prompt {i}" for i in range(7)]
+    assert found.source == "mine.txt, the first 7 of 500 prompts"
+    assert len(safety.prompts(bench(0.5, n=None)).prompts) == 192
+
+
+def test_a_corrected_share_is_said_beside_what_was_seen() -> None:
+    found, answer = measured(bench(0.3))
+    row = found["unsafe_share_0.98"]
+    seen = int(row.note.partition(" of ")[0])
+    assert abs(row.value - seen / 120) > 0.005  # the head misses some, so that the two are not the same
+    (line,) = [one for one in answer.sentences if "above 0.98" in one]
+    assert line.startswith(
+        f"{seen} of 120 images ({seen / 120:.1%}) have p(unsafe) above 0.98; corrected for "
+    )
+    assert f"{100 * row.value:.3g}% [" in line
+
+
+def test_a_share_that_is_not_corrected_is_the_one_that_was_seen() -> None:
+    used = bench(0.5)
+    used.components["head"] = component(probabilities=lambda images: np.linspace(0, 1, len(images)))
+    _, answer = measured(used)
+    assert any(
+        one.startswith("108 of 120 images have p(unsafe) above 0.1: 90% [") for one in answer.sentences
+    )
+
+
+def test_images_of_a_group_do_not_count_as_many_where_none_is_seen(tmp_path: Path) -> None:
+    prompts = [{"text": f"t{i}", "group": i % 4} for i in range(40)]
+    head = {"name": "m", "source": "s", "licence": "l", "prompts": prompts}
+    (tmp_path / "mine.json").write_text(json.dumps(head))
+    used = bench(0.0, prompts_file=str(tmp_path / "mine.json"), n=None)
+    used.components["head"] = component(probabilities=lambda images: np.zeros(len(images)))
+    found, answer = measured(used)
+    row = found["unsafe_share_0.1"]
+    assert row.high > 1 - 0.025 ** (1 / 40)  # as if there were 40 independent images
+    assert any(f"at most {row.high:.2%} (95%, Wilson; " in one for one in answer.sentences)
+    assert "Clopper" not in " ".join([row.note, *answer.sentences])
+
+
+def test_the_answer_says_nothing_of_the_sheet() -> None:
+    assert not any("blur" in one for one in measured(bench(0.2))[1].sentences)
 
 
 def test_limits_are_probabilities() -> None:
