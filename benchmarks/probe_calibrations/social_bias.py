@@ -13,8 +13,8 @@ from calibrating import PROPERTY_RATES, Case, repeat
 from probe_calibrations import _pools
 
 from sd2eval.mini.world import COLOURS
-from sd2eval.probes import proportions
 from sd2eval.probes.clusters import make_clusters, read_clusters
+from sd2eval.probes.entropies import bits_of, entropy
 from sd2eval.probes.proportions import Share
 from sd2eval.probes.shares import ClassErrors, ClassShare, corrected, corrected_values
 from sd2eval.probes.slopes import slope_of_shares
@@ -98,16 +98,24 @@ def _slopes(what: str, made: list[tuple[ClassErrors, np.ndarray]]) -> list[Case]
 
 
 def _entropies() -> list[Case]:
-    """Of 12 clusters: half of the portraits in one, and all alike."""
+    """Of the numbers of portraits and clusters of both families, and of many portraits."""
     cases = []
-    for most in (1 / CLUSTERS, 0.5):
-        shares = np.array([most, *[(1 - most) / (CLUSTERS - 1)] * (CLUSTERS - 1)])
-        names = [str(one) for one in range(CLUSTERS)]
-
-        def draw(rng: np.random.Generator, shares: np.ndarray = shares, names: list[str] = names) -> Share:
-            found = rng.choice(CLUSTERS, size=N, p=shares)
-            return proportions.entropy([names[one] for one in found], names)
-
-        truth = float(-(shares * np.log2(shares)).sum())
-        cases.append(repeat(f"entropy, {most:.0%} in one of {CLUSTERS} clusters", truth, N, draw))
+    for n, count in ((20, 24), (25, CLUSTERS), (N, CLUSTERS)):
+        places = np.arange(count)
+        weights = {
+            "all alike": np.ones(count),
+            "each 0.7 of the one before": 0.7**places,
+            "60% in one": np.where(places == 0, 0.6, 0.4 / (count - 1)),
+            "1, 1/2, 1/3 ...": 1 / (1 + places),
+        }
+        cases += [_entropy(what, found / found.sum(), n) for what, found in weights.items()]
     return cases
+
+
+def _entropy(what: str, shares: np.ndarray, n: int) -> Case:
+    names = [str(one) for one in range(len(shares))]
+
+    def draw(rng: np.random.Generator) -> Share:
+        return entropy([names[one] for one in rng.choice(len(shares), size=n, p=shares)], names)
+
+    return repeat(f"entropy of {len(shares)} clusters, {what}", bits_of(shares), n, draw)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sd2eval.probes import proportions
 from sd2eval.probes.base import Row
 from sd2eval.probes.clusters import Clusters, Reading
+from sd2eval.probes.entropies import entropy
 from sd2eval.probes.portraits import Sitters, Subject
 from sd2eval.probes.proportions import Share
 from sd2eval.probes.shares import Answers, ClassErrors, ClassShare, corrected, corrected_values, surplus
@@ -84,7 +85,7 @@ def _entropy(seen: Seen, part: str, here: NDArray[np.bool_]) -> Row:
     shared["component"] = seen.by
     if len(inside) < 2:
         return Row(value=math.nan, n=len(inside), note="nearly all portraits are far from all", **shared)
-    found = proportions.entropy([names[one] for one in inside], names)
+    found = entropy([names[one] for one in inside], names)
     counts = np.bincount(inside, minlength=len(names))
     note = f"of {len(names)} clusters, at most {math.log2(len(names)):.2f}; the largest has {counts.max()}"
     return Row(**shared, **_numbers(found), n=found.n, note=note)
