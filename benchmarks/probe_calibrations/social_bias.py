@@ -15,9 +15,10 @@ from probe_calibrations import _pools
 from sd2eval.mini.world import COLOURS
 from sd2eval.probes.clusters import make_clusters, read_clusters
 from sd2eval.probes.entropies import bits_of, entropy
+from sd2eval.probes.portrait_rows import ends_of_mean
 from sd2eval.probes.proportions import Share
 from sd2eval.probes.shares import ClassErrors, ClassShare, corrected, corrected_values
-from sd2eval.probes.slopes import slope_of_shares
+from sd2eval.probes.slopes import mean_above, slope_of_shares
 from sd2eval.statistics import interval
 
 NAMES = tuple(COLOURS)
@@ -38,6 +39,7 @@ def calibration_social_bias() -> list[Case]:
         *_shares("clear images", clear),
         *_shares("noisy images", noisy),
         *_slopes("slope, noisy images", noisy),
+        _above("mean above known shares, noisy images", noisy),
         *_entropies(),
     ]
 
@@ -95,6 +97,23 @@ def _slopes(what: str, made: list[tuple[ClassErrors, np.ndarray]]) -> list[Case]
         return Ends(*found[:2], *interval(found.value, found.stderr, dof=found.dof))
 
     return [repeat(what, 1.0, SUBJECTS * PORTRAITS, draw, 1000)]
+
+
+def _above(what: str, made: list[tuple[ClassErrors, np.ndarray]]) -> Case:
+    """Five subjects that show what is known; of the last two fewer than half of the portraits are decided."""
+    known, sizes = (0.1, 0.1, 0.5, 0.9, 0.9), (20, 20, 20, 8, 8)
+    mean = sum(known) / len(known)
+
+    def draw(rng: np.random.Generator) -> Ends:
+        errors, answers = made[rng.integers(CLUSTERINGS)]
+        shown = [_answers(rng, answers, p, n) for p, n in zip(known, sizes, strict=True)]
+        decided = [one[one < len(NAMES)] for one in shown]
+        found = mean_above(known, decided, 0, errors)
+        n = sum(len(one) for one in decided)
+        low, high = ends_of_mean(found.value + mean, found.stderr, n, found.dof)
+        return Ends(*found[:2], low - mean, high - mean)
+
+    return repeat(what, 0.0, sum(sizes), draw)
 
 
 def _entropies() -> list[Case]:
