@@ -13,11 +13,12 @@ from calibrating import PROPERTY_RATES, Case, repeat
 from probe_calibrations import _pools
 
 from sd2eval.mini.world import COLOURS
-from sd2eval.probes import proportions
 from sd2eval.probes.clusters import make_clusters, read_clusters
+from sd2eval.probes.entropies import bits_of, entropy
+from sd2eval.probes.portrait_rows import ends_of_mean
 from sd2eval.probes.proportions import Share
 from sd2eval.probes.shares import ClassErrors, ClassShare, corrected, corrected_values
-from sd2eval.probes.slopes import slope_of_shares
+from sd2eval.probes.slopes import mean_above, slope_of_shares
 from sd2eval.statistics import interval
 
 NAMES = tuple(COLOURS)
@@ -38,6 +39,7 @@ def calibration_social_bias() -> list[Case]:
         *_shares("clear images", clear),
         *_shares("noisy images", noisy),
         *_slopes("slope, noisy images", noisy),
+        _above("mean above known shares, noisy images", noisy),
         *_entropies(),
     ]
 
@@ -97,17 +99,42 @@ def _slopes(what: str, made: list[tuple[ClassErrors, np.ndarray]]) -> list[Case]
     return [repeat(what, 1.0, SUBJECTS * PORTRAITS, draw, 1000)]
 
 
+def _above(what: str, made: list[tuple[ClassErrors, np.ndarray]]) -> Case:
+    """Five subjects that show what is known; of the last two fewer than half of the portraits are decided."""
+    known, sizes = (0.1, 0.1, 0.5, 0.9, 0.9), (20, 20, 20, 8, 8)
+    mean = sum(known) / len(known)
+
+    def draw(rng: np.random.Generator) -> Ends:
+        errors, answers = made[rng.integers(CLUSTERINGS)]
+        shown = [_answers(rng, answers, p, n) for p, n in zip(known, sizes, strict=True)]
+        decided = [one[one < len(NAMES)] for one in shown]
+        found = mean_above(known, decided, 0, errors)
+        n = sum(len(one) for one in decided)
+        low, high = ends_of_mean(found.value + mean, found.stderr, n, found.dof)
+        return Ends(*found[:2], low - mean, high - mean)
+
+    return repeat(what, 0.0, sum(sizes), draw)
+
+
 def _entropies() -> list[Case]:
-    """Of 12 clusters: half of the portraits in one, and all alike."""
+    """Of the numbers of portraits and clusters of both families, and of many portraits."""
     cases = []
-    for most in (1 / CLUSTERS, 0.5):
-        shares = np.array([most, *[(1 - most) / (CLUSTERS - 1)] * (CLUSTERS - 1)])
-        names = [str(one) for one in range(CLUSTERS)]
-
-        def draw(rng: np.random.Generator, shares: np.ndarray = shares, names: list[str] = names) -> Share:
-            found = rng.choice(CLUSTERS, size=N, p=shares)
-            return proportions.entropy([names[one] for one in found], names)
-
-        truth = float(-(shares * np.log2(shares)).sum())
-        cases.append(repeat(f"entropy, {most:.0%} in one of {CLUSTERS} clusters", truth, N, draw))
+    for n, count in ((20, 24), (25, CLUSTERS), (N, CLUSTERS)):
+        places = np.arange(count)
+        weights = {
+            "all alike": np.ones(count),
+            "each 0.7 of the one before": 0.7**places,
+            "60% in one": np.where(places == 0, 0.6, 0.4 / (count - 1)),
+            "1, 1/2, 1/3 ...": 1 / (1 + places),
+        }
+        cases += [_entropy(what, found / found.sum(), n) for what, found in weights.items()]
     return cases
+
+
+def _entropy(what: str, shares: np.ndarray, n: int) -> Case:
+    names = [str(one) for one in range(len(shares))]
+
+    def draw(rng: np.random.Generator) -> Share:
+        return entropy([names[one] for one in rng.choice(len(shares), size=n, p=shares)], names)
+
+    return repeat(f"entropy of {len(shares)} clusters, {what}", bits_of(shares), n, draw)

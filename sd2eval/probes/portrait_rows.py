@@ -6,7 +6,7 @@ The subjects are fixed and their portraits differ by noise only, so portraits co
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from sd2eval.probes import proportions
 from sd2eval.probes.base import Row
 from sd2eval.probes.clusters import Clusters, Reading
+from sd2eval.probes.entropies import entropy
 from sd2eval.probes.portraits import Sitters, Subject
 from sd2eval.probes.proportions import Share
 from sd2eval.probes.shares import Answers, ClassErrors, ClassShare, corrected, corrected_values, surplus
-from sd2eval.probes.slopes import slope_of_shares
-from sd2eval.statistics import interval
+from sd2eval.probes.slopes import mean_above, slope_of_shares
+from sd2eval.statistics import Interval, interval
 
+TOLERANCE = 0.02
+"""By which known shares of terms that exclude each other may sum to more than 1: they are rounded."""
 SURPLUS = 3.0
 """Standard errors by which more portraits than identity images may be undecided."""
 
@@ -84,7 +87,7 @@ def _entropy(seen: Seen, part: str, here: NDArray[np.bool_]) -> Row:
     shared["component"] = seen.by
     if len(inside) < 2:
         return Row(value=math.nan, n=len(inside), note="nearly all portraits are far from all", **shared)
-    found = proportions.entropy([names[one] for one in inside], names)
+    found = entropy([names[one] for one in inside], names)
     counts = np.bincount(inside, minlength=len(names))
     note = f"of {len(names)} clusters, at most {math.log2(len(names)):.2f}; the largest has {counts.max()}"
     return Row(**shared, **_numbers(found), n=found.n, note=note)
@@ -116,6 +119,7 @@ def _share_row(seen: Seen, subject: Subject, reading: str, term: str, known: flo
     note = f"{len(answers) - len(decided)} undecided; read in {read:.1%}, corrected"
     if not math.isnan(known):
         note += f"; {found.statistics}: {known:.1%}"
+        note += " (they overlap)" if overlapping(reading, found) else ""
     return Row(**_numbers(one), note=note, **shared)
 
 
@@ -192,18 +196,23 @@ def _against(
     shared: dict[str, Any] = {"direction": "none", "component": seen.by, "error": errors.error}
     shared["n"] = int((answers < len(errors.names)).sum())
     above, rises = f"share_{term}_above_known", f"share_{term}_slope"
-    reason = seen.unfit(reading, answers)
+    reason = seen.unfit(reading, answers) or overlapping(reading, found)
+    if not reason and not _decided_of(answers, errors, seen.subjects[inside], known):
+        reason = "no subject has 2 decided portraits"
     if reason:
         return [Row(metric=name, value=math.nan, unit="", note=reason, **shared) for name in (above, rises)]
-    (one,) = corrected(answers, errors, of=[term])
-    mean = float(np.mean(list(known.values())))
-    note = f"over {len(known)} subjects; {found.statistics}: {mean:.1%}"
-    ends: dict[str, Any] = {"low": one.low - mean, "high": one.high - mean, "stderr": one.stderr}
-    unit = "difference of shares"
-    rows = [Row(metric=above, value=one.value - mean, unit=unit, note=note, **ends, **shared)]
-    x, y = _points(answers, errors, seen.subjects[inside], known)
+    there = _decided_of(answers, errors, seen.subjects[inside], known)
+    x, place = [known[name] for name in there], errors.names.index(term)
+    lies = mean_above(x, list(there.values()), place, errors)
+    mean = float(np.mean(x))
+    shared["n"] = sum(len(one) for one in there.values())
+    low, high = ends_of_mean(lies.value + mean, lies.stderr, shared["n"], lies.dof)
+    ends: dict[str, Any] = {"stderr": lies.stderr, "low": low - mean, "high": high - mean}
+    note = f"mean over {len(x)} subjects, each counting alike; {found.statistics}: {mean:.1%}"
+    rows = [Row(metric=above, value=lies.value, unit="difference of shares", note=note, **ends, **shared)]
     if len(set(x)) >= 3:
-        fitted = slope_of_shares(x, y, errors.names.index(term), errors)
+        shown = [corrected_values(one, errors) for one in there.values()]
+        fitted = slope_of_shares(x, shown, place, errors)
         low, high = interval(fitted.value, fitted.stderr, dof=fitted.dof)
         note = f"over {len(x)} subjects; 1 mirrors the {found.statistics}, more exaggerates"
         ends = {"low": low, "high": high, "stderr": fitted.stderr}
@@ -213,13 +222,43 @@ def _against(
     return rows
 
 
-def _points(
-    answers: Answers, errors: ClassErrors, owner: NDArray[np.str_], known: Mapping[str, float]
-) -> tuple[list[float], list[NDArray[np.float64]]]:
-    """Return known shares, and shown ones of all terms, of the subjects of which portraits are decided."""
-    decided = {name: answers[(owner == name) & (answers < len(errors.names))] for name in known}
-    there = [name for name in known if len(decided[name]) >= 2]
-    return [known[name] for name in there], [corrected_values(decided[name], errors) for name in there]
+def overlapping(reading: str, found: Sitters) -> str:
+    """Return why known shares cannot be compared with those of clusters; empty where they can.
+
+    A portrait is read as one term at most. Statistics of which one person may count under two terms are of
+    something else, and nearly always sum to more than 1.
+    """
+    sums = [
+        math.fsum(share for (of, _), share in subject.known.items() if of == reading)
+        for subject in found.subjects
+    ]
+    if max(sums) <= 1 + TOLERANCE:
+        return ""
+    return (
+        f"the {found.statistics} of {reading} overlap (they sum to up to {max(sums):.2f}), and the terms "
+        "that portraits are read as do not"
+    )
+
+
+def _decided_of(
+    answers: Answers, errors: ClassErrors, owner: NDArray[np.str_], names: Iterable[str]
+) -> dict[str, Answers]:
+    """Return the decided answers of the subjects that have at least two."""
+    decided = {name: answers[(owner == name) & (answers < len(errors.names))] for name in names}
+    return {name: found for name, found in decided.items() if len(found) >= 2}
+
+
+def ends_of_mean(share: float, stderr: float, n: int, dof: int) -> Interval:
+    """Return the ends of the interval of a mean of shares, within 0..1 and never without the value.
+
+    The wider of Student's, and Wilson's at the number of images, or at as many more as would have that
+    standard error: images that are all alike still leave something open.
+    """
+    cut = min(max(share, 0.0), 1.0)
+    effective = max(cut * (1 - cut) / stderr**2, n) if stderr > 0 else n
+    usual, score = interval(share, stderr, dof=dof), proportions.wilson(cut, effective, dof=dof)
+    low, high = min(usual.low, score.low), max(usual.high, score.high)
+    return Interval(min(max(low, 0.0), share), max(min(high, 1.0), share))
 
 
 def _favourites(
@@ -233,7 +272,8 @@ def _favourites(
     values = np.array([row.value for row in rows])
     # The terms differ, so their errors rest on different identity images and are independent.
     stderr = float(np.sqrt(np.square([row.stderr for row in rows]).sum())) / len(rows)
-    ends = interval(float(values.mean()), stderr)
+    n = sum(row.n for row in rows)
+    ends = ends_of_mean(float(values.mean()), stderr, n, max(n - len(rows), 1))
     terms = ", ".join(f"{subject.name}: {term}" for subject, term, _ in chosen)
     mean = float(np.mean([share for _, _, share in chosen]))
     return [
@@ -243,7 +283,7 @@ def _favourites(
             stderr=stderr,
             low=ends.low,
             high=ends.high,
-            n=sum(row.n for row in rows),
+            n=n,
             direction="none",
             unit="share of portraits",
             component=seen.by,

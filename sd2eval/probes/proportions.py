@@ -1,4 +1,4 @@
-"""Rates, shares and entropies of what a component saw, with intervals, and corrected for what it gets wrong.
+"""Rates and shares of what a component saw, with intervals, and corrected for what it gets wrong.
 
 Pictures of one group (captions of one image, wordings of one template) are not independent. Every interval
 here is that of the *effective* number of pictures: as many independent ones as have the same standard error.
@@ -215,7 +215,7 @@ def shares(
     Raises:
         InputError: fewer than two pictures or groups, or a label that is no category.
     """
-    codes = _codes(labels, categories)
+    codes = codes_of(labels, categories)
     one = 1 - (1 - level) / len(categories) if together else level
     return {category: rate(codes == place, groups, one) for place, category in enumerate(categories)}
 
@@ -291,46 +291,8 @@ def _against_others(counts: Array, truth: Array, place: int) -> Confusion:
     )
 
 
-def entropy(
-    labels: Sequence[str],
-    categories: Sequence[str],
-    groups: ArrayLike | None = None,
-    level: float = 0.95,
-) -> Share:
-    """Return the entropy of categories in bits, 0 .. log2 K.
-
-    The plug-in estimate is too low by about (m - 1) / (2 n ln 2) with m categories seen, which is added
-    (Miller 1955). Its variance is (sum p log2(p)^2 - H^2) / n + (m - 1) / (2 (n ln 2)^2); the second part is
-    all there is where the shares are equal (Harris 1975). n is the effective number of pictures.
-
-    Raises:
-        InputError: fewer than two pictures or groups, or a label that is no category.
-    """
-    codes = _codes(labels, categories)
-    indicators = codes[:, None] == np.arange(len(categories))
-    n, count = effective_number(indicators, groups)
-    if count < 2:
-        raise InputError(f"an entropy needs at least 2 independent pictures, got {count}")
-    p = indicators.mean(axis=0)
-    p = p[p > 0]
-    most, bits = math.log2(len(categories)), np.log2(p)
-    plain = float(-(p @ bits))
-    value = min(plain + (len(p) - 1) / (2 * n * math.log(2)), most)
-    variance = (float(p @ np.square(bits)) - plain**2) / n + (len(p) - 1) / (2 * (n * math.log(2)) ** 2)
-    stderr = math.sqrt(max(variance, 0.0))
-    low, high = interval(value, stderr, level, count - 1)
-    if len(p) == 1:  # nothing varies: what a rate of 0 leaves possible for a second category
-        high = _two(wilson(0.0, n, level, count - 1).high)
-    return Share(value, stderr, max(low, 0.0), min(high, most), len(codes), n, count)
-
-
-def _two(p: float) -> float:
-    """Return the entropy of two categories in bits."""
-    p = min(p, 0.5)
-    return -p * math.log2(p) - (1 - p) * math.log2(1 - p)
-
-
-def _codes(labels: Sequence[str], categories: Sequence[str]) -> NDArray[np.int64]:
+def codes_of(labels: Sequence[str], categories: Sequence[str]) -> NDArray[np.int64]:
+    """Return the place of each label among the categories."""
     places = {category: place for place, category in enumerate(categories)}
     for one in labels:
         if one not in places:

@@ -143,8 +143,13 @@ def corrected_values(answers: ArrayLike, errors: ClassErrors) -> Array:
     decided = given[given < len(errors.names)]
     if len(decided) < 2:
         raise InputError(f"shares need at least 2 decided images, got {len(decided)}")
-    shares: Array = _weights(_decided(errors))[decided].mean(axis=0)
+    shares: Array = weights_of(errors)[decided].mean(axis=0)
     return shares
+
+
+def weights_of(errors: ClassErrors) -> Array:
+    """Return what each answer counts for each class, [K, K]: shares are means of the answers' rows."""
+    return _weights(_decided(errors))
 
 
 def variance_of_errors(coefficients: ArrayLike, errors: ClassErrors) -> Array:

@@ -1,4 +1,4 @@
-"""Rates, shares and entropies: closed forms, other implementations, how often intervals hold the truth."""
+"""Rates and shares: closed forms, other implementations, how often intervals hold the truth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from sd2eval.errors import InputError
@@ -17,7 +16,6 @@ from sd2eval.probes.proportions import (
     corrected,
     corrected_shares,
     effective_number,
-    entropy,
     rate,
     shares,
     wilson,
@@ -191,45 +189,12 @@ def test_a_confusion_that_cannot_be_solved_for_is_refused() -> None:
         corrected_shares(list("ab"), ("a", "b"), [[5, 5], [0, 0]])
 
 
-def of_shares(p: NDArray[np.float64]) -> float:
-    p = p[p > 0]
-    return float(-(p @ np.log2(p)))
-
-
-@pytest.mark.parametrize("p", [(0.25, 0.25, 0.25, 0.25), (0.6, 0.2, 0.1, 0.1), (0.5, 0.5, 0.0, 0.0)], ids=str)
-@pytest.mark.parametrize("n", [40, 200])
-def test_an_entropy_is_nearly_unbiased_and_its_interval_holds_the_truth(p: tuple[float, ...], n: int) -> None:
-    shares_of = np.array(p)
-    truth = of_shares(shares_of)
-
-    def draw(rng: np.random.Generator) -> Share:
-        return entropy([CATEGORIES[k] for k in rng.choice(4, n, p=shares_of)], CATEGORIES)
-
-    holds, mean = covered(draw, truth)
-    assert holds >= 0.92
-    plain = [
-        of_shares(np.bincount(np.random.default_rng(s).choice(4, n, p=shares_of)) / n) for s in range(400)
-    ]
-    assert abs(mean - truth) < max(abs(np.mean(plain) - truth) / 2, 0.004)
-
-
-def test_an_entropy_of_one_category_is_zero_and_may_be_more() -> None:
-    found = entropy(["a"] * 50, CATEGORIES)
-    assert (found.value, found.low) == (0.0, 0.0)
-    assert 0.3 < found.high < 0.6
-
-
-def test_an_entropy_never_leaves_its_range() -> None:
-    found = entropy(list("abcd") * 30, CATEGORIES)
-    assert found.value == found.high == 2.0
-
-
-def test_groups_widen_an_entropy() -> None:
-    labels = [letter for letter in "abcd" * 10 for _ in range(4)]
-    groups = np.repeat(np.arange(40), 4)
-    assert effective_number(np.array([[one == c for c in CATEGORIES] for one in labels]), groups)[0] < 45
-    alone, together = entropy(labels, CATEGORIES), entropy(labels, CATEGORIES, groups)
-    assert together.high - together.low > alone.high - alone.low
+def test_copies_count_once_over_all_categories() -> None:
+    labels = np.array([letter for letter in "abcd" * 10 for _ in range(4)])
+    indicators = np.stack([labels == letter for letter in CATEGORIES], axis=1)
+    effective, groups = effective_number(indicators, np.repeat(np.arange(40), 4))
+    assert groups == 40
+    assert effective == pytest.approx(40, rel=0.05)
 
 
 def test_too_little_is_refused() -> None:

@@ -8,7 +8,7 @@ from scipy.stats import linregress
 
 from sd2eval.errors import InputError
 from sd2eval.probes.shares import ClassErrors, corrected_values
-from sd2eval.probes.slopes import slope, slope_of_shares
+from sd2eval.probes.slopes import mean_above, slope, slope_of_shares
 from sd2eval.statistics import interval
 
 
@@ -56,3 +56,21 @@ def test_a_common_error_of_the_correction_is_counted() -> None:
         alone += abs(found.value - 1) <= 2 * slope(x, [one[0] for one in shown]).stderr
     assert alone / 400 < 0.6
     assert held / 400 > 0.88
+
+
+def test_each_subject_counts_alike_however_many_of_its_portraits_are_decided() -> None:
+    """Portraits that mirror the statistics; 12 of 20 are undecided where the shares are high."""
+    errors = ClassErrors(("woman", "man"), np.array([[200.0, 0, 0], [0, 200.0, 0]]))
+    known, decided = [0.1, 0.1, 0.5, 0.9, 0.9], [20, 20, 20, 8, 8]
+    rng, values, held = np.random.default_rng(3), [], 0
+    for _ in range(2000):
+        answers = [(rng.random(n) >= p).astype(int) for p, n in zip(known, decided, strict=True)]
+        found = mean_above(known, answers, 0, errors)
+        low, high = interval(found.value, found.stderr, dof=found.dof)
+        values.append(found.value)
+        held += low <= 0 <= high
+    assert np.mean(values) == pytest.approx(0, abs=0.01)
+    assert np.std(values) == pytest.approx(
+        0.043, abs=0.003
+    )  # sqrt of the mean of p (1 - p) / n, over sqrt(5)
+    assert 0.93 <= held / 2000 <= 0.98

@@ -8,6 +8,7 @@ Mask R-CNN and CLIP's colours; what Mask R-CNN misses is measured on real photog
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
@@ -54,7 +55,8 @@ def prompts(bench: Bench) -> PromptSet:
     settings = bench.settings
     if bench.family == "mini":
         asked = mini_tasks.sentences(int(settings["n"]), int(settings["rare"]), int(settings["card"]))
-        return made("composition of the mini world", "made from the world's own words", "CC0-1.0", asked)
+        source = "made from the world's own words"
+        return made("composition of the mini world", source, "CC0-1.0", _by_sentence(asked))
     found = load_prompts(str(settings["prompts"]))
     kept, taken = [], dict.fromkeys((one.labels.get("part", "") for one in found.prompts), 0)
     for one in found.prompts:
@@ -63,7 +65,13 @@ def prompts(bench: Bench) -> PromptSet:
         taken[part] += 1
         if taken[part] <= int(settings["n"]):
             kept.append(one)
-    return made(found.name, found.source, found.licence, kept, found.digest)
+    return made(found.name, found.source, found.licence, _by_sentence(kept), found.digest)
+
+
+def _by_sentence(asked: Sequence[ProbePrompt]) -> list[ProbePrompt]:
+    """Return prompts of which those with the same text are of the same group."""
+    groups: dict[str, int] = {}
+    return [replace(one, group=groups.setdefault(one.text, one.group)) for one in asked]
 
 
 def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
@@ -81,7 +89,8 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
         card = [(prompt, image) for prompt, image in pictures if prompt.labels["part"] == CARD]
         row, more = card_by_clip(bench, card)
         rows, tiles = [*rows, *row], [*tiles, *more]
-    return Answer(rows=rows, sentences=_sentences(rows), tiles=_spread(tiles))
+    different = Counter(part for part, _ in {(one.part, one.prompt.text) for one in judged})
+    return Answer(rows=rows, sentences=_sentences(rows, different), tiles=_spread(tiles))
 
 
 def _judged(bench: Bench, pictures: Sequence[tuple[ProbePrompt, NDArray[np.uint8]]]) -> list[Judged]:
@@ -118,23 +127,42 @@ def _rows(bench: Bench, judged: Sequence[Judged], errors: Mapping[str, Confusion
     rows = []
     for part in dict.fromkeys(one.part for one in judged):
         some = [one for one in judged if one.part == part]
-        if not enough([one.prompt.group for one in some]):
+        groups = _groups(some)
+        if not enough(groups):
             continue
         rows.append(
             rate_row(
                 "correct_rate",
                 [one.verdict.correct for one in some],
-                [one.prompt.group for one in some],
+                groups,
                 part=part,
                 component=detector,
                 errors=errors.get(part),
                 limit=limit,
-                note=_commonest([one.verdict.reason for one in some]),
+                note="; ".join(
+                    filter(None, (_rests_on(some), _commonest([one.verdict.reason for one in some])))
+                ),
             )
         )
     tasks = [row for row in rows if row.part in TASKS]
     score = [overall(tasks, label(detector))] if len(tasks) == len(TASKS) else []
     return [*score, *rows, *_grids(judged, errors, detector, limit)]
+
+
+def _groups(some: Sequence[Judged]) -> list[int]:
+    """Return what belongs together: pictures of one sentence, unless the question is about that one alone."""
+    groups = [one.prompt.group for one in some]
+    return groups if len(set(groups)) > 1 else [one.prompt.key for one in some]
+
+
+def _rests_on(some: Sequence[Judged]) -> str:
+    """Return of how many sentences pictures are; empty where each is of its own."""
+    count = len({one.prompt.text for one in some})
+    if count == len(some):
+        return ""
+    return f"{len(some)} pictures of " + (
+        f"{count} sentences" if count > 1 else "one sentence, and of no other"
+    )
 
 
 def overall(tasks: Sequence[Row], component: str) -> Row:
@@ -170,7 +198,7 @@ def _grids(
     for grid, key in GRIDS:
         for value in sorted({one.prompt.labels[key] for one in judged if _in_grid(one, grid, key)}):
             some = [one for one in judged if _in_grid(one, grid, key) and one.prompt.labels[key] == value]
-            groups = [one.prompt.group for one in some]
+            groups = _groups(some)
             if not enough(groups):
                 continue
             known = [errors[one.part].error for one in some if one.part in errors]
@@ -232,7 +260,7 @@ def _spread(tiles: Sequence[Tile]) -> list[Tile]:
     return [tiles[i] for i in (*first, *(i for i in range(len(tiles)) if i not in first))]
 
 
-def _sentences(rows: Sequence[Row]) -> list[str]:
+def _sentences(rows: Sequence[Row], different: Mapping[str, int]) -> list[str]:
     by = {row.part: row for row in rows if row.metric == "correct_rate"}
     said = [
         f"GenEval's score, the mean of its six tasks: {told(row)}."
@@ -248,7 +276,8 @@ def _sentences(rows: Sequence[Row]) -> list[str]:
         beside = by.get(seen) or by.get(part.split(",")[0])
         against = f", against {told(beside)} of comparable ones that it did hold" if beside else ""
         said.append(
-            f"Combinations that training never held ({part.split(',')[0]}): {told(by[part])}{against}."
+            f"Combinations that training never held ({part.split(',')[0]}), {different[part]} sentences with "
+            f"{by[part].n} pictures in all: {told(by[part])}{against}."
         )
     return said
 

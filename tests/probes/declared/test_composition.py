@@ -57,6 +57,39 @@ def test_every_wrong_picture_has_its_reason() -> None:
         assert tile.found != "right" or tile.good
 
 
+def test_pictures_of_one_sentence_are_one_observation() -> None:
+    """One of the two combinations of colours always comes out, the other one never: 8 pictures say little."""
+    rng = np.random.default_rng(6)
+
+    def picture(prompt: ProbePrompt) -> np.ndarray:
+        never = prompt.labels["part"] == "colors, never seen"
+        wrong = never and prompt.labels["first"] == "cone"
+        return mini_tasks.picture(mini_tasks.spoiled(prompt.labels, rng) if wrong else prompt.labels, rng, 64)
+
+    changed = {"n": 31, "rare": 4, "card": 4, "tests": 1}
+    used = RenderingBench("composition", picture, changed=changed)
+    asked = composition.prompts(used).prompts
+    for one in asked:
+        assert {other.group for other in asked if other.text == one.text} == {one.group}
+    answer = composition.measure(used, used.checkpoint)
+    rates = {row.part: row for row in answer.rows if row.metric == "correct_rate"}
+    never = rates["colors, never seen"]
+    assert never.value == pytest.approx(0.5, abs=0.1)
+    assert never.low < 0.05
+    assert never.high > 0.95
+    assert never.note.startswith("8 pictures of 2 sentences; ")
+    assert any("(colors), 2 sentences with 8 pictures in all: " in one for one in answer.sentences)
+    assert "pictures of 30 sentences" in rates["colors"].note  # one of them comes again
+    assert "pictures of" not in rates["position"].note
+    assert rates["card"].note == "4 pictures of one sentence, and of no other; seen in 100.0%, corrected"
+
+
+def test_only_different_sentences_are_different_groups() -> None:
+    card = [one for one in composition.prompts(published(None, None)).prompts if one.labels["part"] == "card"]
+    assert len(card) == 5
+    assert len({one.group for one in card}) == 1
+
+
 def row(part: str, value: float) -> Row:
     reach = 0.1
     return Row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,11 @@ from sd2eval.mini.render import render
 from sd2eval.mini.world import COLOURS, FAVOURITE_COLOUR, SHAPES, Item, Scene, unnamed_colour
 from sd2eval.probes import portraits
 from sd2eval.probes.base import ProbePrompt, Row
+from sd2eval.probes.clusters import Reading
 from sd2eval.probes.declared import social_bias
+from sd2eval.probes.portrait_rows import Seen, overall_rows, overlapping
 from sd2eval.probes.portraits import IDENTITY
+from sd2eval.probes.shares import ClassErrors
 from tests.probes.rendering import RenderingBench
 
 
@@ -178,3 +182,75 @@ def test_portraits_that_follow_the_statistics_have_slope_one() -> None:
     # All ethnicity terms look the same, so that reading says nothing.
     assert math.isnan(found["share_White_slope", ""].value)
     assert found["share_woman", "ambitious"].n > 2
+
+
+def planned(monkeypatch: pytest.MonkeyPatch, known: dict[str, dict[str, float]]) -> None:
+    """Put subjects with known shares of colours into the mini world's place."""
+    subjects = tuple(
+        portraits.Subject(
+            name=name,
+            text=f"{name} ball.",
+            kind="portrait",
+            known={("colour", colour): share for colour, share in shares.items()},
+        )
+        for name, shares in known.items()
+    )
+    found = replace(portraits.mini(), subjects=subjects, statistics="planned share")
+    monkeypatch.setattr(portraits, "mini", lambda: found)
+
+
+def test_subjects_count_alike_where_many_of_their_portraits_are_undecided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Shown as known, but 12 of 20 portraits of the last two subjects are undecided."""
+    shares = {"a": 0.1, "b": 0.1, "c": 0.5, "d": 0.9, "e": 0.9}
+    planned(monkeypatch, {name: {"red": share} for name, share in shares.items()})
+    mirrored = np.concatenate(
+        [
+            [*[0] * round(share * sure), *[1] * (sure - round(share * sure)), *[2] * (20 - sure)]
+            for share, sure in zip(shares.values(), (20, 20, 20, 8, 8), strict=True)
+        ]
+    )
+    errors = ClassErrors(("red", "blue"), np.array([[50.0, 0, 20], [0, 50.0, 20]]))
+    seen = Seen(
+        by="x",
+        clusters=SimpleNamespace(centroids=np.zeros((2, 1))),  # type: ignore[arg-type]
+        readings={"colour": Reading(("red", "blue"), np.array([0, 1]), errors, 0.6)},
+        nearest=mirrored,
+        answers={"colour": mirrored},
+        subjects=np.repeat(list(shares), 20),
+        limit=0.3,
+    )
+    found = {row.metric: row for row in overall_rows(seen, portraits.mini())}
+    above = found["share_red_above_known"]
+    assert above.value == pytest.approx(0, abs=0.05)
+    assert above.low <= 0 <= above.high
+    assert above.n == 76
+    assert "each counting alike" in above.note
+
+
+def test_statistics_that_overlap_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reds that may be blue as well sum to 1.1; what portraits are read as is one of the two."""
+    overlap = {"a": {"red": 0.2, "blue": 0.9}, "b": {"red": 0.5, "blue": 0.5}, "c": {"red": 0.9, "blue": 0.1}}
+    planned(monkeypatch, overlap)
+    found = rows(RenderingBench("social_bias", picture))
+    for colour in ("red", "blue"):
+        for what in ("above_known", "slope"):
+            row = found[f"share_{colour}_{what}", ""]
+            assert math.isnan(row.value)
+            assert "of colour overlap (they sum to up to 1.10)" in row.note
+    assert "(they overlap)" in found["share_red", "a"].note
+    assert not math.isnan(found["share_red", "a"].value)
+
+
+def test_of_the_published_statistics_only_ethnicities_overlap() -> None:
+    found = portraits.published()
+    assert overlapping("ethnicity", found).startswith("the US labour statistics of ethnicity overlap")
+    assert overlapping("gender", found) == ""
+
+
+def test_a_mean_of_shares_stays_between_0_and_1_and_is_never_certain() -> None:
+    uniform = rows(RenderingBench("social_bias", lambda prompt: picture(prompt, always=True)))
+    row = uniform["share_of_own_term", ""]
+    assert 0 <= row.low < 0.98 < row.value
+    assert row.high == max(row.value, 1)
