@@ -15,8 +15,11 @@ from sd2eval.records import RunInfo
 from sd2eval.seals import unseal
 
 PROBE = "autoencoder"
-ELSEWHERE = ("protocol.metrics", "protocol.extractors.", "protocol.score.", "protocol.perceptual.")
-"""Beginnings of the settings of a protocol that move no distance."""
+ELSEWHERE = (
+    *("protocol.metrics", "protocol.extractors.", "protocol.score.", "protocol.perceptual."),
+    "protocol.distance.source_sha256",
+)
+"""Beginnings of the settings of a protocol that move no distance; of the source, the network's digest tells."""
 
 
 @dataclass(frozen=True)
