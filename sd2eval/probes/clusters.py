@@ -106,6 +106,7 @@ def read_clusters(
     terms: Sequence[str],
     labels: Sequence[str],
     *,
+    groups: ArrayLike | None = None,
     sure: float = nearest_class.SURE,
 ) -> Reading:
     """Read clusters as one part of the identity, such as the gender term, and count how often that errs.
@@ -115,6 +116,7 @@ def read_clusters(
         features: of the identity images, [m, d].
         terms: the whole identity of each, [m].
         labels: the part of it that is read, [m]; empty where the prompt leaves it unsaid.
+        groups: labels [m] of images that may be dependent (of one prompt); None: each is its own.
         sure: smallest probability, over all clusters that are read alike, of an answer.
     """
     x, y = np.asarray(features, dtype=np.float64), _codes(terms)
@@ -128,7 +130,8 @@ def read_clusters(
         majority = _majorities(members, wanted[~out], number, len(names))
         found[out] = _read(without, x[out], majority, len(names), sure)
     majority = _majorities(clusters.members, wanted, number, len(names))
-    return Reading(names, majority, class_errors(names, wanted[said], found[said]), sure)
+    owners = np.arange(len(x)) if groups is None else np.asarray(groups)
+    return Reading(names, majority, class_errors(names, wanted[said], found[said], owners[said]), sure)
 
 
 def _read(clusters: Clusters, features: ArrayLike, majority: Answers, none: int, sure: float) -> Answers:

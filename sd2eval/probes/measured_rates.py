@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sd2eval.probes import proportions
 from sd2eval.probes.base import Direction, Row, label
 from sd2eval.probes.proportions import Confusion
+from sd2eval.probes.shares import ClassErrors
 from sd2eval.statistics import interval, standard_error
 
 LIMIT = 0.2
@@ -101,6 +102,25 @@ def mean_row(
     return replace(
         row, value=value, stderr=stderr, low=max(low, bounds[0]), high=min(high, bounds[1]), note=note
     )
+
+
+def error_row(metric: str, errors: ClassErrors, *, component: str, note: str, part: str = "") -> Row:
+    """Return the row of a classifier's own error, with its interval; of no image may be decided."""
+    wrong = errors.wrong
+    row = Row(
+        part=part,
+        metric=metric,
+        value=math.nan,
+        n=int(errors.counts[:, :-1].sum()),
+        direction="lower",
+        unit="share of decided images",
+        component=component,
+        error=errors.error,
+        note=note,
+    )
+    if wrong is None:
+        return replace(row, note=_joined(note, "of one class, or of all but one prompt, no image is decided"))
+    return replace(row, value=wrong.value, stderr=wrong.stderr, low=wrong.low, high=wrong.high)
 
 
 def _row(metric: str, part: str, n: int, direction: Direction, unit: str, component: Any) -> Row:

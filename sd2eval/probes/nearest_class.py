@@ -61,6 +61,7 @@ def learn(
     blocks: ArrayLike | None = None,
     *,
     into: Mapping[str, str] | None = None,
+    groups: ArrayLike | None = None,
     sure: float = SURE,
     far: float = FAR,
 ) -> Groups:
@@ -72,24 +73,25 @@ def learn(
         blocks: labels [m] of images that are left out together (of one scene); None: about one at a time.
         into: what each group is told as, such as the region of a country; None: as itself. The
             probabilities of groups that are told alike add up.
+        groups: labels [m] of images that may be dependent (of one scene), for the interval of the error.
         sure: smallest probability of an answer.
         far: share of the left-out images that counts as near enough.
 
     Raises:
         InputError: fewer groups or images than that.
     """
-    x, groups = _wide(features), tuple(dict.fromkeys(known))
-    y = np.array([groups.index(one) for one in known], dtype=np.intp)
-    if len(groups) < 2 or np.bincount(y).min() < 2:
+    x, there = _wide(features), tuple(dict.fromkeys(known))
+    y = np.array([there.index(one) for one in known], dtype=np.intp)
+    if len(there) < 2 or np.bincount(y).min() < 2:
         raise InputError("images can be told apart only with at least 2 groups of at least 2 known images")
-    told = [into[one] if into else one for one in groups]
+    told = [into[one] if into else one for one in there]
     names = tuple(dict.fromkeys(told))
     told_as = np.array([names.index(one) for one in told], dtype=np.intp)
     best, distance, chance = _left_out(x, y, _folds(y, blocks), told_as)
     farthest = float(np.quantile(distance, far))
     found = _decided(best, distance, chance, farthest, sure, len(names))
     turn = within_units(x, y)
-    errors = class_errors(names, told_as[y], found)
+    errors = class_errors(names, told_as[y], found, groups)
     return Groups(names, told_as, _centroids(x @ turn, y), turn, farthest, sure, errors)
 
 

@@ -17,6 +17,7 @@ from sd2eval.probes import proportions
 from sd2eval.probes.base import Row
 from sd2eval.probes.clusters import Clusters, Reading
 from sd2eval.probes.entropies import entropy
+from sd2eval.probes.measured_rates import error_row
 from sd2eval.probes.portraits import Sitters, Subject
 from sd2eval.probes.proportions import Share
 from sd2eval.probes.shares import Answers, ClassErrors, ClassShare, corrected, corrected_values, surplus
@@ -172,15 +173,11 @@ def _quality(seen: Seen, name: str, reading: Reading) -> list[Row]:
             note=f"of identity images: {errors.undecided:.1%}; {unread} of "
             f"{len(reading.of_cluster)} clusters have no clear term",
         ),
-        Row(
+        error_row(
+            "reading_error",
+            errors,
             part=name,
-            metric="reading_error",
-            value=errors.error,
-            n=int(errors.counts.sum()),
-            direction="lower",
-            unit="share of decided images",
             component=seen.by,
-            error=errors.error,
             note="identity images held out of the clustering, each term counting alike",
         ),
     ]

@@ -23,6 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sd2eval.errors import InputError
 from sd2eval.probes import proportions
+from sd2eval.probes.error_rates import error_rate
+from sd2eval.probes.proportions import Share
 
 Array = NDArray[np.float64]
 Answers = NDArray[np.intp]
@@ -47,6 +49,8 @@ class ClassErrors:
     """The K classes, which are the first K answers as well."""
     counts: Array
     """[K, J]: known images of class k with answer j; the last answer is "undecided"."""
+    wrong: Share | None = None
+    """`error` with its interval; None where only counts are known, or too few known images were decided."""
 
     @property
     def error(self) -> float:
@@ -75,24 +79,42 @@ class ClassShare:
     high: float
 
 
-def class_errors(names: Sequence[str], known: ArrayLike, answers: ArrayLike) -> ClassErrors:
+def class_errors(
+    names: Sequence[str], known: ArrayLike, answers: ArrayLike, groups: ArrayLike | None = None
+) -> ClassErrors:
     """Count the answers to images of known class.
 
     Args:
         names: of the K classes.
         known: their class, [m] in 0..K-1.
         answers: [m] in 0..K, where K is "undecided".
+        groups: [m] labels of images that may be dependent (of one prompt); None: all are independent.
 
     Raises:
         InputError: a class has no image.
     """
     k = len(names)
     counts = np.zeros((k, k + 1))
-    np.add.at(counts, (np.asarray(known), np.asarray(answers)), 1.0)
+    classes, given = np.asarray(known, dtype=np.intp), np.asarray(answers, dtype=np.intp)
+    np.add.at(counts, (classes, given), 1.0)
     missing = [name for name, total in zip(names, counts.sum(axis=1), strict=True) if total == 0]
     if missing:
         raise InputError(f"no image is known to be of class '{missing[0]}', so its errors are not known")
-    return ClassErrors(tuple(names), counts)
+    labels = np.arange(len(given)) if groups is None else np.asarray(groups)
+    sure = given < k
+    return ClassErrors(
+        tuple(names), counts, _wrong(classes[sure], classes[sure] != given[sure], labels[sure], k)
+    )
+
+
+def _wrong(
+    classes: Answers, wrong: NDArray[np.bool_], groups: NDArray[np.generic], count: int
+) -> Share | None:
+    """Return the share of wrong answers, each class counting alike; None if a class has no answer."""
+    sizes = np.bincount(classes, minlength=count)
+    if not sizes.all() or len(np.unique(groups)) < 2:
+        return None
+    return error_rate(wrong, classes, groups)
 
 
 def corrected(

@@ -21,7 +21,7 @@ from sd2eval.mini import world
 from sd2eval.mini.captions import PLACE_PHRASES
 from sd2eval.probes import nearest_class, proportions
 from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
-from sd2eval.probes.measured_rates import told
+from sd2eval.probes.measured_rates import error_row, told
 from sd2eval.probes.prompt_sets import load_records, made
 from sd2eval.probes.shares import Answers, ClassErrors, corrected, surplus
 from sd2eval.probes.tiles import one_of_each
@@ -103,7 +103,8 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     bench.progress("learning the places")
     found = _world(bench)
     regions = {place.name: place.region for place in found.places}
-    of_region = nearest_class.learn(features[marked], known, into=regions)
+    scenes = [one.group for one in kept if one.labels["place"]]
+    of_region = nearest_class.learn(features[marked], known, into=regions, groups=scenes)
     unmarked = [one for one in kept if not one.labels["place"]]
     asked_of = Asked(
         scenes=[one.group for one in unmarked],
@@ -114,7 +115,7 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     answers = of_region.answers(features[~marked])
     rows = _shares(of_region.errors, answers, found.regions(), asked_of)
     if len(set(regions.values())) < len(regions):
-        of_place = nearest_class.learn(features[marked], known)
+        of_place = nearest_class.learn(features[marked], known, groups=scenes)
         rows += _shares(of_place.errors, of_place.answers(features[~marked]), found.shares(), asked_of)
     rows += _quality(of_region.errors, answers, asked_of)
     tiles = [
@@ -235,7 +236,6 @@ def _shares(errors: ClassErrors, answers: Answers, known: Mapping[str, float], a
 def _quality(errors: ClassErrors, answers: Answers, asked: Asked) -> list[Row]:
     by = asked.by
     undecided = proportions.rate(answers == len(errors.names), asked.scenes)
-    count = int(errors.counts.sum())
     return [
         Row(
             metric="undecided",
@@ -249,14 +249,10 @@ def _quality(errors: ClassErrors, answers: Answers, asked: Asked) -> list[Row]:
             component=by,
             note=f"of marked images: {errors.undecided:.1%}",
         ),
-        Row(
-            metric="classifier_error",
-            value=errors.error,
-            n=count,
-            direction="lower",
-            unit="share of decided images",
+        error_row(
+            "classifier_error",
+            errors,
             component=by,
-            error=errors.error,
             note="marked images that were left out of its learning, each class counting alike",
         ),
     ]
@@ -272,8 +268,8 @@ def _sentences(rows: Sequence[Row], found: World, scale: float) -> list[str]:
     by = {row.metric: row for row in rows}
     wrong, undecided = by["classifier_error"], by["undecided"]
     told_of = (
-        f"The classifier errs in {wrong.value:.1%} of {wrong.n} marked images that it was not shown; of the "
-        f"unmarked ones {told(undecided)} are undecided."
+        f"The classifier errs in {told(wrong)} of {wrong.n} decided marked images that it was not shown; of "
+        f"the unmarked ones {told(undecided)} are undecided."
     )
     if any(math.isnan(row.value) for row in given):
         return [f"No shares: {given[0].note}.", told_of]

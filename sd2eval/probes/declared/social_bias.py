@@ -61,8 +61,11 @@ def _look(bench: Bench, kept: Sequence[ProbePrompt], images: Any, readings: Sequ
     identities = [one for one in kept if one.labels["kind"] == IDENTITY]
     terms = [one.labels["term"] for one in identities]
     clusters = make_clusters(features[known], terms, int(bench.settings["clusters"]))
+    owners = [one.group for one in identities]
     read = {
-        name: read_clusters(clusters, features[known], terms, [one.labels[name] for one in identities])
+        name: read_clusters(
+            clusters, features[known], terms, [one.labels[name] for one in identities], groups=owners
+        )
         for name in readings
     }
     return Seen(
@@ -81,8 +84,8 @@ def _sentences(rows: Sequence[Row], found: Sitters, scale: float) -> list[str]:
     for row in rows:
         if row.metric == "reading_error":
             said.append(
-                f"Clusters are read as {row.part} with {row.value:.1%} errors on {row.n} held-out images of "
-                "identities."
+                f"Clusters are read as {row.part} with errors in {told(row)} of {row.n} decided images held "
+                "out of the clustering."
             )
     overall = [row for row in rows if row.part == "" and row.metric.startswith("share_")]
     for row in overall:
