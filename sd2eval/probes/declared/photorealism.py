@@ -17,7 +17,7 @@ from sd2eval.metrics.neighbours import PRECISION_K, neighbour_reference
 from sd2eval.metrics.reference import Reference
 from sd2eval.probes import captions, proportions, slices
 from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, Unavailable, label
-from sd2eval.probes.measured_rates import told
+from sd2eval.probes.measured_rates import told, unsure
 from sd2eval.statistics import interval, standard_error
 
 Array = NDArray[np.float64]
@@ -226,10 +226,12 @@ def _sentences(rows: Sequence[Row]) -> list[str]:
     given = sorted((row for row in parts if not math.isnan(row.value)), key=lambda row: row.value)
     if len(given) > 1:
         best, worst = given[0], given[-1]
-        said.append(
-            f"At {best.n} images each, {best.metric} is lowest for '{best.part}' "
-            f"({told(best, percent=False)}) and highest for '{worst.part}' ({told(worst, percent=False)})."
-        )
+        ends = [told(one, percent=False) for one in (best, worst)]
+        if overlap := unsure(best, worst):
+            told_of = f"lies between {ends[0]} ('{best.part}') and {ends[1]} ('{worst.part}'){overlap}"
+        else:
+            told_of = f"is lowest for '{best.part}' ({ends[0]}) and highest for '{worst.part}' ({ends[1]})"
+        said.append(f"At {best.n} images each, {best.metric} {told_of}.")
     refused = [row.part for row in parts if math.isnan(row.value)]
     if refused:
         said.append(f"Too few images to say anything: {', '.join(refused)}.")
