@@ -169,6 +169,11 @@ def told(row: Row, percent: bool = True) -> str:
     return f"{row.value * scale:.3g}{sign} [{row.low * scale:.3g}, {row.high * scale:.3g}]"
 
 
+def unsure(lower: Row, higher: Row) -> str:
+    """Return what a sentence that ranks two rows has to add: nothing where their intervals lie apart."""
+    return "" if lower.high < higher.low else "; their intervals overlap"
+
+
 def confused(right: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> Confusion:
     """Return the confusion of answers on pictures that have something, and on pictures that have not."""
     return Confusion(

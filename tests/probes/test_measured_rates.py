@@ -17,6 +17,7 @@ from sd2eval.probes.measured_rates import (
     mean_row,
     rate_row,
     told,
+    unsure,
 )
 from sd2eval.probes.proportions import Confusion
 
@@ -91,3 +92,14 @@ def test_a_difference_is_welchs() -> None:
 def test_one_group_is_not_enough() -> None:
     assert not enough([3, 3, 3])
     assert enough([3, 4])
+
+
+def test_rows_are_ranked_only_where_their_intervals_lie_apart() -> None:
+    low, high = (
+        rate_row("r", np.arange(100) < count, np.arange(100), component=EYE, errors=None)
+        for count in (20, 60)
+    )
+    between = rate_row("r", np.arange(100) < 28, np.arange(100), component=EYE, errors=None)
+    assert unsure(low, high) == ""
+    assert unsure(low, between) == "; their intervals overlap"
+    assert unsure(low, rate_row("r", FOUND, np.arange(100), component=EYE, errors=confusion(0.5, 0.5)))

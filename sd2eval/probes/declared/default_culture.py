@@ -21,7 +21,7 @@ from sd2eval.mini import world
 from sd2eval.mini.captions import PLACE_PHRASES
 from sd2eval.probes import nearest_class, proportions
 from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
-from sd2eval.probes.measured_rates import error_row, told
+from sd2eval.probes.measured_rates import error_row, told, unsure
 from sd2eval.probes.prompt_sets import load_records, made
 from sd2eval.probes.shares import Answers, ClassErrors, corrected, surplus
 from sd2eval.probes.tiles import one_of_each
@@ -274,11 +274,13 @@ def _sentences(rows: Sequence[Row], found: World, scale: float) -> list[str]:
     if any(math.isnan(row.value) for row in given):
         return [f"No shares: {given[0].note}.", told_of]
     expected = found.regions()
-    first = max(given, key=lambda row: row.value)
+    first, *others = sorted(given, key=lambda row: -row.value)
+    near = [f"'{row.part}'" for row in others if unsure(row, first)]
+    overlap = f"; its interval overlaps with that of {', '.join(near)}" if near else ""
     parts = "; ".join(f"{row.part} {told(row)} against {expected[row.part]:.1%}" for row in given)
     return [
         f"Where no place is named, {first.n} images at guidance {scale:g} are nearest to '{first.part}' most "
-        f"often ({told(first)}).",
+        f"often ({told(first)}){overlap}.",
         f"Share of images against {found.weights}: {parts}.",
         told_of,
     ]

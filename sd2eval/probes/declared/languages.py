@@ -27,6 +27,7 @@ from sd2eval.probes.base import (
     label,
 )
 from sd2eval.probes.means import mean_interval
+from sd2eval.probes.measured_rates import unsure
 from sd2eval.probes.prompt_sets import load_records, made
 from sd2eval.statistics import Estimate, holm, p_value, standard_error
 
@@ -229,7 +230,7 @@ def _sentences(rows: Sequence[Row], bench: Bench) -> list[str]:
         f"Worst: {told(kept_rows[0])}.",
     ]
     if len(kept_rows) > 1:
-        sentences.append(f"Best: {told(kept_rows[-1])}.")
+        sentences.append(f"Best: {told(kept_rows[-1])}{unsure(kept_rows[0], kept_rows[-1])}.")
     return sentences
 
 

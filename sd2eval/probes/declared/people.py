@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sd2eval.config import CheckpointConfig
-from sd2eval.metrics import METRICS
+from sd2eval.metrics.metric import Metric
 from sd2eval.metrics.reference import Reference
 from sd2eval.probes import captions, slices
 from sd2eval.probes.base import (
@@ -31,6 +31,7 @@ from sd2eval.probes.base import (
     label,
 )
 from sd2eval.probes.measured_rates import degrees, difference_row, told
+from sd2eval.probes.named_metrics import of_role
 from sd2eval.probes.person_rates import OTHERS, Side, face_rows, point_rows, presence_rows
 from sd2eval.statistics import Estimate, interval, standard_error
 
@@ -42,12 +43,13 @@ def prompts(bench: Bench) -> PromptSet:
 
 def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     """Draw the captions and compare the two kinds."""
+    metrics = {role: of_role(bench, "people", role) for role in ("distance", "score")}
     shown = slices.categories(bench.annotations("instances"), "category")
     asked = prompts(bench).prompts
     drawn = bench.draw(checkpoint, asked)
     kept = [i for i, valid in enumerate(drawn.valid) if valid]
     sides = _sides(bench, [asked[i] for i in kept], drawn.images[kept], shown)
-    rows = [*_distances(bench, sides), *_agreements(bench, sides)]
+    rows = [*_distances(bench, sides, metrics["distance"]), *_agreements(bench, sides, metrics["score"])]
     boxes: dict[int, tuple[Box, ...]] = {}
     for rows_of in (presence_rows, point_rows, face_rows):
         rows += rows_of(bench, sides, boxes)
@@ -79,9 +81,8 @@ def _sides(
     return found[0], found[1]
 
 
-def _distances(bench: Bench, sides: tuple[Side, Side]) -> list[Row]:
+def _distances(bench: Bench, sides: tuple[Side, Side], metric: Metric) -> list[Row]:
     """Return the distance of either kind, at equal numbers of images, and the difference."""
-    metric = METRICS[str(bench.settings["metrics"]["distance"])]
     n = min(len(side.prompts) for side in sides)
     m = min(len(side.real) for side in sides)
     real = np.asarray(bench.reference_features("distance"), dtype=np.float64)
@@ -95,9 +96,8 @@ def _distances(bench: Bench, sides: tuple[Side, Side]) -> list[Row]:
     )
 
 
-def _agreements(bench: Bench, sides: tuple[Side, Side]) -> list[Row]:
+def _agreements(bench: Bench, sides: tuple[Side, Side], metric: Metric) -> list[Row]:
     """Return the mean cosine of image and caption of either kind, and the difference."""
-    metric = METRICS[str(bench.settings["metrics"]["score"])]
     found = []
     for side in sides:
         texts = bench.texts("score", [one.text for one in side.prompts])

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sd2eval.config import CheckpointConfig
-from sd2eval.metrics import METRICS
 from sd2eval.metrics.metric import Metric
 from sd2eval.metrics.neighbours import PRECISION_K, neighbour_reference
 from sd2eval.metrics.reference import Reference
 from sd2eval.probes import captions, proportions, slices
-from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, Unavailable, label
-from sd2eval.probes.measured_rates import told
+from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
+from sd2eval.probes.measured_rates import told, unsure
+from sd2eval.probes.named_metrics import of_role
 from sd2eval.statistics import interval, standard_error
 
 Array = NDArray[np.float64]
@@ -52,7 +52,7 @@ def prompts(bench: Bench) -> PromptSet:
 
 def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     """Draw the captions and compare them with the real images, as a whole and by category."""
-    metrics = {role: _metric(bench, role) for role in ("distance", "kernel", "precision")}
+    metrics = {role: of_role(bench, "photorealism", role) for role in ("distance", "kernel", "precision")}
     shown = slices.categories(bench.annotations("instances"), str(bench.settings["level"]))
     asked = prompts(bench).prompts
     drawn = bench.draw(checkpoint, asked)
@@ -70,18 +70,6 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     among = slices.inside(generated, neighbour_reference(real, PRECISION_K))
     tiles = _tiles(kept, images, whole.far, among)
     return Answer(rows=rows, sentences=_sentences(rows), tiles=tiles)
-
-
-def _metric(bench: Bench, role: str) -> Metric:
-    name = str(bench.settings["metrics"][role])
-    metric = METRICS[name]
-    if metric.needs and bench.protocol.distance.kind not in metric.needs:
-        kinds = " or ".join(metric.needs)
-        raise Unavailable(
-            f"settings.photorealism.metrics.{role}={name}: needs a network of kind {kinds}, "
-            f"and protocol.distance is {bench.protocol.distance.kind}"
-        )
-    return metric
 
 
 def _whole(kept: Sequence[ProbePrompt], generated: Array, real: Array, files: Sequence[str]) -> Sides:
@@ -226,10 +214,12 @@ def _sentences(rows: Sequence[Row]) -> list[str]:
     given = sorted((row for row in parts if not math.isnan(row.value)), key=lambda row: row.value)
     if len(given) > 1:
         best, worst = given[0], given[-1]
-        said.append(
-            f"At {best.n} images each, {best.metric} is lowest for '{best.part}' "
-            f"({told(best, percent=False)}) and highest for '{worst.part}' ({told(worst, percent=False)})."
-        )
+        ends = [told(one, percent=False) for one in (best, worst)]
+        if overlap := unsure(best, worst):
+            told_of = f"lies between {ends[0]} ('{best.part}') and {ends[1]} ('{worst.part}'){overlap}"
+        else:
+            told_of = f"is lowest for '{best.part}' ({ends[0]}) and highest for '{worst.part}' ({ends[1]})"
+        said.append(f"At {best.n} images each, {best.metric} {told_of}.")
     refused = [row.part for row in parts if math.isnan(row.value)]
     if refused:
         said.append(f"Too few images to say anything: {', '.join(refused)}.")

@@ -19,7 +19,7 @@ from sd2eval.config import CheckpointConfig
 from sd2eval.probes import portraits
 from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
 from sd2eval.probes.clusters import make_clusters, read_clusters
-from sd2eval.probes.measured_rates import told
+from sd2eval.probes.measured_rates import told, unsure
 from sd2eval.probes.portrait_rows import Seen, overall_rows, subject_rows
 from sd2eval.probes.portraits import IDENTITY, Sitters
 from sd2eval.probes.prompt_sets import made
@@ -101,7 +101,7 @@ def _sentences(rows: Sequence[Row], found: Sitters, scale: float) -> list[str]:
         most = max(entropies, key=lambda row: row.value)
         said.append(
             f"Least varied: '{least.part}' ({told(least, percent=False)} bits); most varied: '{most.part}' "
-            f"({told(most, percent=False)} bits)."
+            f"({told(most, percent=False)} bits){unsure(least, most)}."
         )
     said.append("These are shares of sets of images as they look; no image has a verdict of its own.")
     return said

@@ -48,6 +48,16 @@ def test_the_planted_shares_lie_in_their_intervals() -> None:
     assert sum(found["share", place].value for place in PLACES) == pytest.approx(1)
 
 
+def test_a_first_place_that_others_may_hold_is_said() -> None:
+    used = bench(dict.fromkeys(PLACES, 0.0) | {"snow": 0.5, "beach": 0.5})
+    assert (
+        "; its interval overlaps with that of '"
+        in default_culture.measure(used, used.checkpoint).sentences[0]
+    )
+    used = bench(dict.fromkeys(PLACES, 0.05) | {"snow": 0.8})
+    assert "overlaps" not in default_culture.measure(used, used.checkpoint).sentences[0]
+
+
 def test_another_default_is_found() -> None:
     shares = dict.fromkeys(PLACES, 0.05) | {"snow": 0.8}
     found = rows(bench(shares))

@@ -43,6 +43,17 @@ def test_real_images_show_what_their_captions_say() -> None:
     assert found["clip_mini", "ball"].n + found["clip_mini", "others"].n == 100
 
 
+def test_a_metrics_name_stands_for_its_network() -> None:
+    used = bench(metrics={"distance": "fid", "score": "clip_mini"})
+    with pytest.raises(
+        Unavailable, match=r"settings.people.metrics.distance=fid: needs a network of kind inc"
+    ):
+        rows(used)
+    used.changed["metrics"] = {"distance": "fd_mini", "score": "clip_score"}
+    with pytest.raises(Unavailable, match=r"metrics.score=clip_score: needs a network of kind open_clip"):
+        rows(used)
+
+
 def test_images_that_fail_for_people_alone_are_told_apart() -> None:
     """Captions with a ball get grey noise."""
     used = bench(smallest=20)

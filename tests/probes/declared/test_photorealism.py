@@ -62,6 +62,14 @@ def test_a_spoilt_category_stands_out() -> None:
     assert any("highest for 'ring'" in sentence for sentence in said)
 
 
+def test_categories_whose_intervals_overlap_are_not_ranked() -> None:
+    used = bench()
+    said = " ".join(photorealism.measure(used, used.checkpoint).sentences)
+    assert "fd_mini lies between" in said
+    assert "; their intervals overlap." in said
+    assert "highest for" not in said
+
+
 def test_copies_of_the_captions_own_images_get_no_credit_for_it() -> None:
     used = bench(n=60)
 
