@@ -245,7 +245,8 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
         info = job.store.read_info()
         if job.store.begun:
             refuse_other(info, whole)
-        if job.store.begun or info.identity == digest(whole):
+        # Without prompts, a restart was killed: it removes them before it removes the record.
+        if job.store.begun or (info.identity == digest(whole) and job.store.has("prompts.json")):
             return
         job.store.restart()
     definitions = {definition.name: asdict(definition) for definition in job.definitions}
@@ -267,6 +268,7 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
 
 def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
     if job.store.has("reference.npz"):
+        evaluate.counterparts(job.store)  # if it is damaged, that is said before anything is drawn
         return
     wanted = {
         slot: (extractor, digests[reference_name(slot)])

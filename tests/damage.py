@@ -30,6 +30,8 @@ KINDS = {
     "index": "report.json",
 }
 """One file of every kind that a run folder has."""
+TABLES = {"results.csv", "results.json", "emissions.csv", "report.json"}
+TABLES |= {f"pareto.{kind}" for kind in ("csv", "png", "svg")}
 
 
 def make(folder: Path) -> Path:

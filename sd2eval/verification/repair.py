@@ -188,7 +188,7 @@ def _of_shard(store: RunFolder, info: RunInfo, key: str) -> Iterator[str]:
         yield f"sheets/{checkpoint}.png"
     try:
         captions = [prompt["caption_id"] for prompt in store.read_prompts()][block.first : block.last + 1]
-    except (OSError, ValueError, KeyError, TypeError):
+    except InputError:
         return
     for scale in info.config["guidance_scales"]:
         folder = store.image_folder(Cell(checkpoint, scale)).relative_to(store.path).as_posix()
