@@ -9,7 +9,8 @@ from sd2eval.errors import InputError
 HELP = """Usage: python -m sd2eval report DIR
 
 Writes results.csv, results.json, emissions.csv and the Pareto plot of a run folder again, from its shards
-alone: no weights, no GPU, no torch. Of an unfinished run the complete cells are reported."""
+alone: no weights, no GPU, no torch. Of an unfinished run the complete cells are reported. While a
+sweep is writing there, the table is printed and nothing is written."""
 
 
 def main() -> None:
@@ -22,5 +23,4 @@ def main() -> None:
         raise InputError("usage: python -m sd2eval report DIR (a run folder, complete or not)")
     from sd2eval import report
 
-    report.write_report(words[0])
-    report.show(report.load_run(words[0]))
+    report.show(report.refresh(words[0]))

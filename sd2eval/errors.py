@@ -47,6 +47,29 @@ def room() -> Iterator[None]:
         raise Stopped(f"no room on the disk{where}: {error.strerror}; make some") from error
 
 
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What is said where nobody, or not this user, may read or write."""
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Say in one line that a run folder has no more room, or may not be written.
+
+    Raises:
+        Stopped: see `room`.
+        InputError: in place of the OSError of a file or folder that is read-only or somebody else's.
+    """
+    try:
+        with room():
+            yield
+    except OSError as error:
+        if error.errno not in REFUSED or not error.filename:
+            raise
+        raise InputError(
+            f"{error.filename}: cannot be used ({error.strerror}); it must be yours to read and to write"
+        ) from error
+
+
 class Unfinished(Exception):  # noqa: N818 - the rest is done
     """Some of the work was given up after several tries; the rest is finished and kept."""
 

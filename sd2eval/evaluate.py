@@ -213,9 +213,8 @@ def counterparts(store: RunFolder) -> Counterparts:
         InputError: `reference.npz` is missing or damaged.
     """
     file = store.path / "reference.npz"
-    try:  # numpy leaves a file open that is no archive
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays: dict[str, NDArray[Any]] = dict(archive)
+    try:
+        arrays = store.read_arrays("reference")
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         what = f"damaged ({error})" if file.exists() else "missing"
         raise InputError(f"{file}: {what}; {WAY_OUT.format(store.path)}") from error

@@ -9,12 +9,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
-from sd2eval.errors import InputError
+from sd2eval.errors import NO_ROOM, InputError, room
+from sd2eval.mounts import mount, no_locks
 
 FILE = ".lock"
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+class Busy(InputError):  # noqa: N818 - a state, not an error
+    """Somebody else is writing into the folder."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        """Take the folder, and who it is in words."""
+        self.path, self.holder = path, holder
+        super().__init__(
+            f"{path}: another sweep is writing here ({holder}); wait until it ends, end it "
+            "(kill -TERM on that host: it stops after its batch), or give another out=DIR"
+        )
 
 
 @contextmanager
@@ -22,33 +34,48 @@ def held(path: Path) -> Iterator[None]:
     """Hold a folder for one writer; it is made if need be.
 
     Raises:
-        InputError: somebody else is writing there (names host, process and for how long), or nobody can.
+        Busy: somebody else is writing there (names host, process and for how long).
+        InputError: nobody can.
+        Stopped: the disk is full.
     """
+    with room():
+        descriptor = _opened(path)
+    try:
+        with room():
+            _lock(path, descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return os.open(path / FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _lock(path: Path, descriptor: int) -> None:
+    """Take the lock and write down who has it."""
     import fcntl
 
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / FILE).touch()
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise Busy(path, _holder(descriptor)) from error
     except OSError as error:
-        raise InputError(f"out={path}: cannot be written ({error.strerror})") from error
-    with (path / FILE).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{path}: another sweep is writing here ({_holder(file)}); wait until it ends, end it "
-                "(kill -TERM on that host: it stops after its batch), or give another out=DIR"
-            ) from error
-        file.truncate(0)
-        file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}))
-        file.flush()
-        yield
+        raise InputError("{}: {}".format(*no_locks(mount(path)[0], path, error))) from error
+    os.ftruncate(descriptor, 0)
+    record = {"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}
+    os.write(descriptor, json.dumps(record).encode())
 
 
-def _holder(file: IO[str]) -> str:
+def _holder(descriptor: int) -> str:
     """Return who holds the lock, as far as they have written it down."""
-    file.seek(0)
-    text = file.read().strip()
+    text = os.pread(descriptor, 4096, 0).decode(errors="replace").strip()
     try:
         found = json.loads(text)
         host, process, since = found["host"], found["process"], float(found["since"])

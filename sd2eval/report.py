@@ -14,8 +14,10 @@ import pandas as pd
 from rich.console import Console
 
 from sd2eval import evaluate, front, plots, tables, terminal
+from sd2eval.errors import writing
 from sd2eval.evaluate import Measured
 from sd2eval.floors import floors
+from sd2eval.lock import Busy
 from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
 from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
@@ -74,32 +76,75 @@ def load_run(path: str | Path) -> Run:
     """
     folder = RunFolder.at(path)
     info = folder.read_info()
-    if not folder.has("results.csv"):
-        write_report(folder.path)
-    unknown = evaluate.unknown_line(info)
+    return _opened(Run(folder.path, info)) if folder.has("results.csv") else refresh(folder.path)
+
+
+def _opened(run: Run) -> Run:
+    unknown = evaluate.unknown_line(run.info)
     if unknown:
-        LOG.warning("sd2eval: %s: %s", folder.path, unknown)
-    return Run(folder.path, info)
+        LOG.warning("sd2eval: %s: %s", run.path, unknown)
+    return run
+
+
+def refresh(path: str | Path) -> Run:
+    """Write a run's tables and figure again, from what is there now, and return it.
+
+    While a sweep is writing there, the scores are computed and nothing is written, which is said in one line.
+
+    Raises:
+        InputError: there is no run, or it cannot be written.
+        Stopped: the disk is full.
+    """
+    store = RunFolder.at(path)
+    run = Run(store.path, store.read_info())
+    try:
+        with writing(), store.lock():
+            write_report(store.path)
+    except Busy as busy:
+        LOG.warning("sd2eval: %s: a sweep is writing here (%s); nothing is written", run.path, busy.holder)
+        _compute(run, store)
+    return _opened(run)
+
+
+def _compute(run: Run, store: RunFolder) -> None:
+    """Give a run the tables that a report would write, in place of those in its folder."""
+    measured = evaluate.measure(store, run.info)
+    results, lacking = _scores(store, run.info, measured)
+    none = pd.DataFrame(columns=front.COLUMNS)
+    vars(run).update(  # where cached properties keep what they read
+        results=results,
+        unscored=lacking,
+        emissions=_emissions_frame(evaluate.emissions(store, run.info)),
+        front=front.front_table(measured) if _has_figure(results) else none,
+    )
+
+
+def _scores(
+    store: RunFolder, info: RunInfo, measured: Sequence[Measured]
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Return the scores as a table, and those that finished cells lack."""
+    lacking = [asdict(one) for one in evaluate.unscored(store, info, measured)]
+    return tables.results_frame([*(one.score for one in measured), *_kept(store, info)]), lacking
+
+
+def _emissions_frame(rows: Sequence[EmissionRow]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(EmissionRow)])
 
 
 def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -> list[Path]:
     """Write `results.*`, `emissions.csv` and the front of a run, complete or not, and return their paths.
 
     Args:
-        path: the run folder.
+        path: the run folder; nobody else may be writing there, see `refresh`.
         measured: what `evaluate.measure` gave, if it was computed already.
     """
     store = RunFolder.at(path)
     info = store.read_info()
     if measured is None:
         measured = evaluate.measure(store, info)
-    lacking = [asdict(one) for one in evaluate.unscored(store, info, measured)]
-    results = tables.results_frame([*(one.score for one in measured), *_kept(store, info)])
+    results, lacking = _scores(store, info, measured)
     emissions = evaluate.emissions(store, info)
     reopen(store)
-    rows = pd.DataFrame(
-        [asdict(row) for row in emissions], columns=[field.name for field in fields(EmissionRow)]
-    )
     written = [
         store.write_json(
             "results.json",
@@ -109,7 +154,7 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
                 "unscored": lacking,
             },
         ),
-        store.write_text("emissions.csv", rows.to_csv(index=False)),
+        store.write_text("emissions.csv", _emissions_frame(emissions).to_csv(index=False)),
     ]
     if _has_figure(results):
         table = front.front_table(measured)

@@ -71,15 +71,18 @@ class RunFolder:
         for name in ("prompts.json", "reference.npz", "run.json", DIGESTS):
             (self.path / name).unlink(missing_ok=True)
 
-    def read_info(self) -> RunInfo:
+    def read_info(self, known: Mapping[str, Any] | None = None) -> RunInfo:
         """Return `run.json`.
+
+        Args:
+            known: the record of digests, if it was read already.
 
         Raises:
             InputError: there is no run here, it is damaged, or a newer sd2eval wrote it.
         """
         file = self.path / "run.json"
         try:
-            data = json.loads(file.read_text())
+            data = json.loads(self._as_written(file.name, known))
             version = data["schema_version"]
             if version > SCHEMA_VERSION:
                 raise InputError(
@@ -89,9 +92,17 @@ class RunFolder:
         except NotADirectoryError:
             raise InputError(f"{self.path}: is a file; a run folder is needed") from None
         except FileNotFoundError:
-            raise InputError(f"{self.path}: no run here (run.json is missing)") from None
+            way_out = self._copy() if self.begun else ""
+            raise InputError(f"{self.path}: no run here (run.json is missing){way_out}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file}: not a readable run record ({error})") from error
+            raise InputError(f"{file}: not a readable run record ({error}){self._copy()}") from error
+
+    def _copy(self) -> str:
+        """Return how `run.json` comes back from its copy, where there is one."""
+        try:
+            return f"; {WAY_OUT.format(self.path)}" if "run" in self.read_digests() else ""
+        except InputError:
+            return ""
 
     def write_info(self, info: RunInfo) -> None:
         """Write `run.json`."""
@@ -101,9 +112,42 @@ class RunFolder:
         """Record the prompts in order; positions in shards refer to it."""
         self._write_once("prompts.json", to_bytes([asdict(prompt) for prompt in prompts]))
 
-    def read_prompts(self) -> list[dict[str, Any]]:
-        """Return the recorded prompts (fields of `Prompt`)."""
-        return json.loads((self.path / "prompts.json").read_text())  # type: ignore[no-any-return]
+    def read_prompts(self, known: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Return the recorded prompts (fields of `Prompt`).
+
+        Args:
+            known: the record of digests, if it was read already.
+
+        Raises:
+            InputError: they are missing or damaged.
+        """
+        file = self.path / "prompts.json"
+        try:
+            prompts = json.loads(self._as_written(file.name, known))
+            if not isinstance(prompts, list) or not prompts:
+                raise ValueError("not a list of prompts")
+            if not all({"caption_id", "image_id"} <= prompt.keys() for prompt in prompts):
+                raise ValueError("a prompt without its ids")
+            return prompts
+        except (OSError, ValueError, AttributeError) as error:
+            what = f"damaged ({error})" if file.exists() else "missing"
+            raise InputError(f"{file}: {what}; {WAY_OUT.format(self.path)}") from error
+
+    def _as_written(self, name: str, known: Mapping[str, Any] | None) -> bytes:
+        """Return the bytes of a file that is written once, if they are what was written."""
+        raw = (self.path / name).read_bytes()
+        self._compare(name, hashlib.sha256(raw).hexdigest(), known)
+        return raw
+
+    def _compare(self, name: str, found: str, known: Mapping[str, Any] | None) -> None:
+        """Hold a digest against the recorded one, which is on the disk before its file ever is.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        files = (self.read_digests() if known is None else known).get("files", {})
+        if files.get(name, found) != found:
+            raise ValueError("it was changed since it was written: its SHA-256 differs")
 
     def read_digests(self) -> dict[str, Any]:
         """Return `files` (name to SHA-256) and `run` (as `run.json`) of the record beside them; old runs: {}.
@@ -287,10 +331,22 @@ class RunFolder:
         """Write `<name>.npz`."""
         self._write_once(f"{name}.npz", _npz(arrays))
 
-    def read_arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays of `<name>.npz`."""
-        with np.load(self.path / f"{name}.npz", allow_pickle=False) as archive:
-            return dict(archive)
+    def read_arrays(self, name: str, known: Mapping[str, Any] | None = None) -> dict[str, NDArray[Any]]:
+        """Return the arrays of `<name>.npz`.
+
+        Args:
+            name: without its ending.
+            known: the record of digests, if it was read already.
+
+        Raises:
+            ValueError: it was changed since it was written.
+        """
+        file = self.path / f"{name}.npz"
+        with file.open("rb") as stream:  # numpy leaves a file open that is no archive
+            self._compare(file.name, hashlib.file_digest(stream, "sha256").hexdigest(), known)
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                return dict(archive)
 
     def has(self, name: str) -> bool:
         """Whether a file of that name is there."""
@@ -322,6 +378,8 @@ class RunFolder:
         begun |= {WRITER, CLAIMS, FAILED, LOGS}
         others = (entry.name for entry in self.path.iterdir() if not entry.name.startswith(TEMPORARY))
         foreign = sorted(set(others) - begun)
+        if foreign and self.begun:
+            self.read_info()  # says that a run has lost its record, and how that comes back
         if foreign:
             raise InputError(f"out={self.path}: holds {foreign[0]} but no run; give an empty or a new folder")
 

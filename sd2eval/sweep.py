@@ -25,7 +25,7 @@ from sd2eval.devices import device_name, keep_freed_memory, resolve_device, reso
 from sd2eval.energy import EnergyMeter
 from sd2eval.engines import failed
 from sd2eval.engines.base import Assignment, Engine, Failure, take
-from sd2eval.errors import Stopped, Unfinished, room
+from sd2eval.errors import Stopped, Unfinished, room, writing
 from sd2eval.footprint import shortage
 from sd2eval.identity import (
     check_reference,
@@ -77,6 +77,7 @@ def run_sweep(*overrides: str) -> report.Run:
     return sweep(*from_overrides(*overrides))
 
 
+@writing()
 def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Run:
     """Run or continue a sweep and return its run.
 
@@ -114,7 +115,7 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Ru
             job = Job(
                 config, definitions, weights, dataset, store, device, dtype, progress, interrupt, session
             )
-            with _logged(job, total - done), room():
+            with _logged(job, total - done):
                 found = {name: one.digest for name, one in weights.items()}
                 session.event("weights_ready", seconds=round(ready, 3), digests=found)
                 failures = _run(job, fields)
@@ -128,7 +129,7 @@ def _logged(job: Job, left: int) -> Iterator[None]:
     """Log the begin and the end of a run, and say it if the disk is too small for what is left to draw."""
     fields = {"version": __version__, "engine": job.config.engine.name, "workers": job.config.engine.workers}
     fields |= {"device": device_name(job.device), "dtype": job.dtype, "images_left": left}
-    with job.session.logged("run_resumed" if job.store.begun else "run_begun", **fields):
+    with job.session.logged("run_resumed" if job.store.begun else "run_begun", **fields), room():
         warning = shortage(job.config, left, job.store.path)
         if warning:
             job.session.note(warning)
@@ -245,7 +246,8 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
         info = job.store.read_info()
         if job.store.begun:
             refuse_other(info, whole)
-        if job.store.begun or info.identity == digest(whole):
+        # Without prompts, a restart was killed: it removes them before it removes the record.
+        if job.store.begun or (info.identity == digest(whole) and job.store.has("prompts.json")):
             return
         job.store.restart()
     definitions = {definition.name: asdict(definition) for definition in job.definitions}
@@ -267,6 +269,7 @@ def _begin(job: Job, fields: dict[str, Any], digests: dict[str, str]) -> None:
 
 def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
     if job.store.has("reference.npz"):
+        evaluate.counterparts(job.store)  # if it is damaged, that is said before anything is drawn
         return
     wanted = {
         slot: (extractor, digests[reference_name(slot)])

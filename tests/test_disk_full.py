@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import sd2eval
-from sd2eval.errors import EXIT_RESUMABLE
+from sd2eval.errors import EXIT_BAD_INPUT, EXIT_RESUMABLE
+from tests import damage
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("experiment=smoke", "checkpoints=[512-base]", "shard_size=4", "progress=false")
@@ -58,3 +60,60 @@ def test_a_full_disk_is_a_stop_and_loses_nothing(name: str, count: int, whole: b
     run = sd2eval.run_sweep(*SMALL, f"out={out}")
     assert (run.path / "results.csv").read_bytes() == whole
     assert not list(out.rglob(".tmp-*"))
+
+
+# The disk was full already: no file can be made larger than it is.
+FULL = """
+import resource, sys
+from sd2eval.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("verb", ["sweep", "report", "verify"])
+@pytest.mark.parametrize("locked", ["lock is new", "lock is there"])
+def test_a_disk_that_is_full_before_is_a_stop_and_loses_nothing(
+    verb: str, locked: str, begun: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(begun, out)
+    if locked == "lock is new":
+        (out / ".lock").unlink()
+    before = damage.stamps(out)
+    words = {"sweep": [*SMALL, f"out={out}"], "report": [out], "verify": [out, "--repair", "progress=false"]}
+    command = [sys.executable, "-c", FULL, verb, *words[verb]]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == EXIT_RESUMABLE
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("sd2eval: no room on the disk")
+    assert damage.changed(before, out) == set()
+
+
+@pytest.mark.parametrize("verb", ["sweep", "report", "verify"])
+def test_a_disk_that_is_read_only_is_one_line(verb: str, begun: Path, tmp_path: Path) -> None:
+    """In a mount namespace of its own, where the folder is mounted once more, read-only."""
+    out = tmp_path / "run"
+    shutil.copytree(begun, out)
+    words = {"sweep": [*SMALL, f"out={out}"], "report": [out], "verify": [out, "--repair", "progress=false"]}
+    script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    alone = ["unshare", "-Urm", "bash", "-c", script]
+    if subprocess.run([*alone, out, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    command = [*alone, out, sys.executable, "-m", "sd2eval", verb, *words[verb]]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == EXIT_BAD_INPUT
+    (line,) = ended.stderr.splitlines()
+    assert "(Read-only file system)" in line
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with something to draw, something damaged, and no tables."""
+    out = tmp_path_factory.mktemp("begun") / "run"
+    sd2eval.run_sweep(*SMALL, f"out={out}")
+    shutil.rmtree(out / "shards" / "512-base" / "000004-000007")
+    for name in damage.TABLES:
+        (out / name).unlink()
+    damage.flip(next(out.glob("images/*/*.png")), 99)
+    return out

@@ -42,7 +42,7 @@ config
 metrics
 statistics stopping weights.first_use words plugins
 records
-seals errors events cache streams terminal weights
+seals errors events cache streams terminal mounts weights
 """
 ROW = {name: row for row, names in enumerate(LAYERS.split("\n")) for name in names.split()}
 OUTSIDE = ("__init__", "__main__")  # they import lazily, or by name

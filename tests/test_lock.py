@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -15,7 +19,9 @@ from pathlib import Path
 import pytest
 
 from sd2eval.errors import InputError
-from sd2eval.lock import FILE, format_age, held
+from sd2eval.lock import FILE, Busy, format_age, held
+from sd2eval.probes.drawing import store_held
+from sd2eval.store import RunFolder
 
 
 def _hold(path: Path, ready: Event) -> None:
@@ -79,4 +85,46 @@ def test_a_clock_that_was_set_back_refuses_nobody_wrongly(
         pass
     monkeypatch.setattr(time, "time", lambda: 0.0)
     with held(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is the kernel's own, of an `flock` that a mount without them refuses."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    words = rf"at {tmp_path} has no file locks \(No locks available\): "
+    with pytest.raises(InputError, match=words) as no, held(tmp_path):
+        pass
+    assert "use another disk" in str(no.value)
+    assert not isinstance(no.value, Busy)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from sd2eval.errors import Stopped
+from sd2eval.lock import held
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+try:
+    with held(Path(sys.argv[1])):
+        sys.exit("held")
+except Stopped as stop:
+    print(stop)
+"""
+
+
+def test_a_full_disk_is_a_stop_and_no_other_writer(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("no room on the disk")
+
+
+@pytest.mark.parametrize("folder", ["/proc/nope", "/dev/null/nope"])
+def test_a_drawing_that_cannot_be_kept_is_one_line(folder: str) -> None:
+    with pytest.raises(InputError, match=f"{folder}: cannot be written"), store_held(RunFolder(Path(folder))):
         pass

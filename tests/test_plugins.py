@@ -19,6 +19,7 @@ from sd2eval import report
 from sd2eval.config import digest, from_overrides, identity_fields
 from sd2eval.errors import InputError
 from sd2eval.extractors import load_extractor
+from tests import damage
 from tests.installed import EXAMPLE, ROOT, declare, found_here, install, python, verb
 
 METRICS = "protocol.metrics=[fd_mini,clip_mini,brightness]"
@@ -185,7 +186,7 @@ def test_without_the_plugin_verbs_say_so_in_one_line(run: Path) -> None:
 def test_a_run_with_nothing_that_is_known_can_still_be_read(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     record["config"]["protocol"]["metrics"] = ["brightness"]
-    (run / "run.json").write_text(json.dumps(record))
+    damage.rewrite(run, "run.json", record)
     done = verb("report", str(run), site=None, cwd=run.parent)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.fullmatch(rf"sd2eval: .*{GONE}\n", done.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sd2eval.doctor.findings import OK, PROBLEM, WARNING, Finding, reason
+from sd2eval.mounts import mount, no_locks
 
 TEMPORARY = ".tmp-doctor-"
 """As `store.TEMPORARY`: what a killed doctor leaves in a run folder is removed by the next sweep."""
 SIZE = 1 << 20
 """Bytes that are written: a limit or a full disk shows."""
 SKEW_SECONDS = 5.0
-MOUNTS = Path("/proc/self/mounts")
 
 OTHER_PROCESS = """
 import fcntl, sys
@@ -131,8 +130,7 @@ def locks(check: str, folder: Path, place: Path) -> Iterator[Finding]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             other = subprocess.run([sys.executable, "-c", OTHER_PROCESS, stream.name], check=False).returncode
     except OSError as error:
-        found = f"{kind} at {folder} has no file locks ({reason(error)})"
-        yield Finding(check, PROBLEM, found, "use another disk, or mount this one with flock", about)
+        yield Finding(check, PROBLEM, *no_locks(kind, folder, error), about)
         return
     if other != 3:
         found = f"{kind} at {folder} takes locks that other processes do not see"
@@ -142,22 +140,6 @@ def locks(check: str, folder: Path, place: Path) -> Iterator[Finding]:
         yield Finding(check, WARNING, found, "never run one sweep on two machines there", about)
     else:
         yield Finding(check, OK, f"{kind} at {existing(folder)} keeps a second writer out", about=about)
-
-
-def mount(folder: Path) -> tuple[str, set[str]]:
-    """Return the kind of file system that a folder is on, and how it is mounted."""
-    resolved, found = folder.resolve(), ("the file system", set[str]())
-    try:
-        lines = MOUNTS.read_text().splitlines()
-    except OSError:
-        return found
-    length = -1
-    for line in lines:
-        _, point, kind, options, *_ = line.split(" ")
-        path = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), point))
-        if (path == resolved or path in resolved.parents) and len(path.parts) >= length:
-            length, found = len(path.parts), (kind, set(options.split(",")))
-    return found
 
 
 def links(place: Path) -> list[str]:

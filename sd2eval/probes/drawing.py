@@ -218,7 +218,6 @@ class Studio:
 @contextmanager
 def store_held(store: RunFolder) -> Iterator[None]:
     """Make a run folder and hold it for one writer."""
-    store.path.mkdir(parents=True, exist_ok=True)
     with store.lock():
         yield
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from sd2eval.errors import InputError
 from sd2eval.records import ImageRecord
 from sd2eval.seals import to_bytes, unseal
 from sd2eval.store import RunFolder, write_bytes
@@ -35,6 +36,17 @@ class Note:
     """SHA-256 by name of the run's files written once, as they were before."""
     outcome: list[str] | None = None
     """What came of it; None until the repair has ended."""
+
+
+def require_folder(store: RunFolder) -> None:
+    """Refuse something else of that name, before anything is moved.
+
+    Raises:
+        InputError: it is no folder.
+    """
+    folder = store.path / FOLDER
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        raise InputError(f"{folder}: is no folder; a repair moves what is damaged there: rename it")
 
 
 def notes(store: RunFolder) -> list[Note]:

@@ -55,7 +55,7 @@ def check_info(store: RunFolder, known: Mapping[str, Any]) -> tuple[RunInfo | No
     fault = "" if recorded else _readable(store.path / "run.json")
     if fault:
         return None, [Finding(path="run.json", what=fault, part="record")]
-    info = store.read_info()
+    info = store.read_info(known)
     fault = _identity_fault(info)
     return (None, [Finding(path="run.json", what=fault, part="record")]) if fault else (info, [])
 
@@ -103,7 +103,7 @@ def check_prompts(
     """Return the caption ids in order, none where the file is damaged, and what is wrong with it."""
     fault = file_fault(store.path / "prompts.json", known.get("files", {}).get("prompts.json"))
     try:
-        prompts = store.read_prompts() if not fault else []
+        prompts = json.loads((store.path / "prompts.json").read_bytes()) if not fault else []
         fault = fault or _prompts_fault(prompts, info)
         ids = [int(prompt["caption_id"]) for prompt in prompts] if not fault else []
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -146,7 +146,7 @@ def check_reference(
         return [_unfinished("reference.npz", "not written yet", "reference")]
     fault = file_fault(file, recorded)
     try:
-        fault = fault or _reference_fault(store.read_arrays("reference"), info, captions)
+        fault = fault or _reference_fault(store.read_arrays("reference", known), info, captions)
     except Exception as error:  # damaged archives raise what they like
         fault = f"is damaged: {error}"
     return [Finding(path="reference.npz", what=fault, part="reference")] if fault else []

@@ -45,21 +45,38 @@ SHEET_CAPTIONS = 8
 """Of a contact sheet, as in the sweep."""
 
 
-def repair(
-    store: RunFolder, found: Verification, *, data_root: str | None, device: str | None, progress: bool
-) -> list[str]:
-    """Make again what was found damaged, and return what was done, one line each; nothing for a whole run.
+class Repair:
+    """Makes again what was found damaged, in two steps: what is quick, under the lock; then the sweep."""
 
-    Raises:
-        InputError: it cannot be done; nothing was moved then, unless by a repair before.
-        Stopped: it was interrupted; calling it again goes on.
-    """
-    damaged = first_of(found)
-    if not damaged and not quarantine.open_notes(store):
-        return []
-    with store.lock():
+    def __init__(
+        self, store: RunFolder, *, data_root: str | None, device: str | None, progress: bool
+    ) -> None:
+        """Take what the run was told otherwise: where the data set lies, the device, whether bars show."""
+        self.store = store
+        self._data_root, self._device, self._progress = data_root, device, progress
+        self.pending = False
+        """Whether something is left to do that needs the folder's lock for itself, see `end`."""
+        self.ground = False
+        """Whether what was run was damaged: all else can be judged only now."""
+
+    def begin(self, found: Verification) -> list[str]:
+        """Move what is damaged aside and write again what needs no sweep; the caller holds the lock.
+
+        Returns what was done, one line each, where that is all there is to do.
+
+        Raises:
+            InputError: it cannot be done; nothing was moved then, unless by a repair before.
+        """
+        store, damaged = self.store, first_of(found)
+        self.ground = any(finding.part in GROUND for finding in damaged)
+        self.pending = False
+        if not damaged and not quarantine.open_notes(store):
+            return []
+        quarantine.require_folder(store)
         info = _info(store)
-        config, definitions = _settings(store, info, data_root, device, progress)
+        self._settings = config, definitions = _settings(
+            store, info, self._data_root, self._device, self._progress
+        )
         pixels = _pixels_at_hand(store, damaged)
         plan = _plan(store, info, damaged, pixels, was_finished=found.was_finished)
         if plan.needs_data:
@@ -72,13 +89,23 @@ def repair(
             _mend(store, info, plan, pixels)
         if plan.written:
             return _close(store, plan.note)
-    notes = quarantine.open_notes(store)
-    if any(note.sample for note in notes):
-        _sweep(config, definitions, notes)
-    with store.lock():
-        if any(note.tables for note in notes) and not any(note.sample for note in notes):
-            report.write_report(store.path)
-        return [line for note in notes for line in _close(store, note)]
+        self.pending = True
+        return []
+
+    def end(self) -> list[str]:
+        """Run the sweep or write the tables, and return what was done, one line each.
+
+        Raises:
+            InputError: somebody else has begun to write there.
+            Stopped: it was interrupted; the same repair goes on.
+        """
+        store, notes = self.store, quarantine.open_notes(self.store)
+        if any(note.sample for note in notes):
+            _sweep(*self._settings, notes)
+        with store.lock():
+            if any(note.tables for note in notes) and not any(note.sample for note in notes):
+                report.write_report(store.path)
+            return [line for note in notes for line in _close(store, note)]
 
 
 def first_of(found: Verification) -> list[Finding]:
@@ -188,7 +215,7 @@ def _of_shard(store: RunFolder, info: RunInfo, key: str) -> Iterator[str]:
         yield f"sheets/{checkpoint}.png"
     try:
         captions = [prompt["caption_id"] for prompt in store.read_prompts()][block.first : block.last + 1]
-    except (OSError, ValueError, KeyError, TypeError):
+    except InputError:
         return
     for scale in info.config["guidance_scales"]:
         folder = store.image_folder(Cell(checkpoint, scale)).relative_to(store.path).as_posix()

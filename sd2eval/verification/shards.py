@@ -212,7 +212,7 @@ def _check_pngs(
 
 
 def missing(
-    info: RunInfo, checked: Sequence[Checked], needed: Mapping[tuple[str, float], int], captions: int
+    info: RunInfo, checked: Sequence[Checked], needed: Mapping[Cell, int], captions: int
 ) -> Iterator[Finding]:
     """Yield the captions of each checkpoint that have results and no shard, or that are not drawn yet.
 
@@ -232,7 +232,7 @@ def missing(
                 there[np.ix_(range(one.place.block.first, one.place.block.last + 1), columns)] = True
         lost = np.zeros(captions, dtype=np.bool_)
         for column, scale in enumerate(scales):
-            need = needed.get((name, scale), 0)
+            need = needed.get(Cell(name, scale), 0)
             lost[:need] |= ~there[:need, column]
         for first, last in _ranges(lost):
             key = f"{name}/{Block(first, last).key}"
@@ -248,6 +248,12 @@ def _ranges(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return first and last position of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return [(int(first), int(end) - 1) for first, end in edges.reshape(-1, 2)]
+
+
+def later(now: Sequence[Place], checked: Sequence[Checked]) -> list[Checked]:
+    """Return the shards that were published after those that were looked at, as not looked at."""
+    known = {one.place.key for one in checked}
+    return [Checked(place) for place in now if place.key not in known]
 
 
 def surplus(

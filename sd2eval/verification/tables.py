@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,40 +36,70 @@ ENERGY = ("seconds", "kwh", "kg_co2")
 Rows = dict[tuple[str, float, str], dict[str, Any]]
 
 
-def written(store: RunFolder) -> dict[Cell, int]:
-    """Return how many valid images each cell had whose results were written, as far as they can be read."""
-    found: dict[Cell, int] = {}
-    for rows in (_csv_rows(store), _json_rows(store)):
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What was written of a run's scores at one moment; a sweep that goes on may write it again."""
+
+    index: bytes | None
+    csv: bytes | None
+    json: bytes | None
+    ended: bool
+    """`report.ended`."""
+
+    @property
+    def rows(self) -> dict[str, tuple[bytes | None, Rows]]:
+        """By name, what a table of scores is and what can be read of it."""
+        return {
+            "results.csv": (self.csv, _csv_rows(self.csv or b"")),
+            "results.json": (self.json, _json_rows(self.json or b"")),
+        }
+
+
+def read(store: RunFolder) -> Tables:
+    """Return the tables of a run as they are now."""
+    index, csv, as_json = (_raw(store.path / name) for name in (report.INDEX, "results.csv", "results.json"))
+    return Tables(index, csv, as_json, report.ended(store))
+
+
+def _raw(file: Path) -> bytes | None:
+    """Return a file's bytes; None where there is none, nothing where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return b""
+
+
+def needed(then: Tables, info: RunInfo, captions: int) -> dict[Cell, int]:
+    """Return how many captions must have been drawn of each cell whose results were written."""
+    valid: dict[Cell, int] = {}
+    for _, rows in then.rows.values():
         for (checkpoint, scale, _), row in rows.items():
             cell = Cell(checkpoint, scale)
-            found[cell] = max(found.get(cell, 0), int(row["n"]))
-    return found
-
-
-def needed(store: RunFolder, info: RunInfo, captions: int) -> dict[tuple[str, float], int]:
-    """Return how many captions must have been drawn of each cell whose results were written."""
+            valid[cell] = max(valid.get(cell, 0), int(row["n"]))
     found = {}
-    for cell, n in written(store).items():
+    for cell, n in valid.items():
         if cell.checkpoint not in evaluate.checkpoint_names(info) or not captions:
             continue
         schedule = Finish.of(info.config, captions, evaluate.planned_metrics(info, cell.checkpoint)).schedule
         # n leaves invalid images out.
-        found[cell.checkpoint, cell.guidance_scale] = next((look for look in schedule if look >= n), captions)
+        found[cell] = next((look for look in schedule if look >= n), captions)
     return found
 
 
-def _csv_rows(store: RunFolder) -> Rows:
+def _csv_rows(raw: bytes) -> Rows:
     try:
-        frame = pd.read_csv(store.path / "results.csv", dtype=TEXTS, keep_default_na=False, na_values=["nan"])
+        frame = pd.read_csv(io.BytesIO(raw), dtype=TEXTS, keep_default_na=False, na_values=["nan"])
         return _by_key([{str(key): value for key, value in row.items()} for row in frame.to_dict("records")])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return {}
 
 
-def _json_rows(store: RunFolder) -> Rows:
+def _json_rows(raw: bytes) -> Rows:
     try:
-        return _by_key(json.loads((store.path / "results.json").read_bytes())["scores"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return _by_key(json.loads(raw)["scores"])
+    except (ValueError, KeyError, TypeError):
         return {}
 
 
@@ -88,13 +119,19 @@ def _by_key(rows: Sequence[Mapping[str, Any]]) -> Rows:
     return found
 
 
-def check_index(store: RunFolder) -> Iterator[Finding]:
-    """Yield what is wrong with the files of the last report that ended; without one, nothing is known."""
+def check_index(store: RunFolder) -> list[Finding]:
+    """Return what is wrong with the files of the last report that ended; without one, nothing is known."""
+    while True:
+        before = _raw(store.path / report.INDEX)
+        found = list(_check_index(store, before)) if before is not None else []
+        if not found or _raw(store.path / report.INDEX) == before:
+            return found  # else another report was written between the index and its files
+
+
+def _check_index(store: RunFolder, raw: bytes) -> Iterator[Finding]:
     try:
-        files = unseal((store.path / report.INDEX).read_bytes(), required=True)["files"]
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError) as error:
+        files = unseal(raw, required=True)["files"]
+    except (ValueError, KeyError) as error:
         yield Finding(path=report.INDEX, what=f"is damaged: {error}", part="table")
         return
     for name, sha256 in files.items():
@@ -103,30 +140,32 @@ def check_index(store: RunFolder) -> Iterator[Finding]:
             yield Finding(path=name, what=fault, part="table")
 
 
-def check_results(store: RunFolder, info: RunInfo) -> Iterator[Finding]:
+def check_results(store: RunFolder, info: RunInfo, then: Tables) -> Iterator[Finding]:
     """Yield where `results.csv` and `results.json` are not what the shards give, computed again.
+
+    Args:
+        store: the run.
+        info: its record.
+        then: its tables as they were before its shards were listed.
 
     Raises:
         InputError: a shard is damaged, or a metric is undefined on its features.
     """
     scores = [one.score for one in evaluate.measure(store, info)] if store.has("reference.npz") else []
     right = _by_key([asdict(score) for score in scores])
-    for name, rows in (("results.csv", _csv_rows(store)), ("results.json", _json_rows(store))):
-        file = store.path / name
-        if not file.exists():
+    for name, (raw, rows) in then.rows.items():
+        if raw is None:
             what = "not written yet" + ("; `report` or the sweep writes it" if right else "")
             yield Finding(path=name, what=what, part="table", state="unfinished")
-        elif not rows and right and not _empty(file):
+        elif not rows and right and not _empty(raw):
             yield Finding(path=name, what="is damaged: not a table of scores", part="table")
         else:
             yield from _compare(name, rows, right, set(evaluate.unknown_metrics(info)))
 
 
-def _empty(file: Path) -> bool:
+def _empty(raw: bytes) -> bool:
     """Whether a table says, readably, that no cell was finished."""
-    return file.read_bytes().strip() == ",".join(Score.__dataclass_fields__).encode() or (
-        file.suffix == ".json" and b'"scores": []' in file.read_bytes()
-    )
+    return raw.strip() == ",".join(Score.__dataclass_fields__).encode() or b'"scores": []' in raw
 
 
 def _compare(name: str, rows: Rows, right: Rows, unknown: set[str]) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """Verify a run folder: every digest again, every table computed again, and what is not there.
 
-Nothing is written and no lock is taken: a sweep may go on meanwhile. What is damaged does not stop the rest.
+Without a repair nothing is written and no lock is taken: a sweep may go on meanwhile, so the tables, which it
+writes last, are read before the shards are listed. What is damaged does not stop the rest.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sd2eval import evaluate, report
-from sd2eval.errors import InputError, resumable
+from sd2eval import evaluate
+from sd2eval.errors import InputError, resumable, writing
 from sd2eval.records import RunInfo
 from sd2eval.store import DIGESTS, RunFolder
 from sd2eval.transfer.meter import Meter
@@ -45,24 +46,35 @@ def verify_run(
         Stopped: a repair was interrupted; the same call goes on.
     """
     store = RunFolder.at(path)
-    found = inspect(store, progress=progress)
     if not repair:
-        return found
-    from sd2eval.verification.repair import GROUND
-    from sd2eval.verification.repair import repair as make_again
+        return inspect(store, progress=progress)
+    from sd2eval.verification.repair import Repair
 
+    _require_run(store)  # before a lock is left in a folder that is none
+    work = Repair(store, data_root=data_root, device=device, progress=progress)
     lines: list[str] = []
-    with resumable():
+    with resumable(), writing():
         for _ in range(ROUNDS):
-            ground = any(finding.part in GROUND for finding in found.of("damaged"))
-            done = make_again(store, found, data_root=data_root, device=device, progress=progress)
-            if not done:
+            with store.lock():  # what was found must still be so when it is moved
+                found = inspect(store, progress=progress)
+                done = work.begin(found)
+            if not (done or work.pending):
+                return replace(found, repaired=lines)
+            lines += done or work.end()
+            if not work.ground:
                 break
-            lines += done
-            found = inspect(store, progress=progress)
-            if not ground:
-                break
-    return replace(found, repaired=lines)
+        return replace(inspect(store, progress=progress), repaired=lines)
+
+
+def _require_run(store: RunFolder) -> None:
+    """Refuse a folder without a run.
+
+    Raises:
+        InputError: there is none, or a newer sd2eval wrote it.
+    """
+    if not store.path.is_dir():
+        store.read_info()  # says what is wrong with the path
+    record.check_info(store, record.check_digests(store)[0])
 
 
 def inspect(store: RunFolder, *, progress: bool = False) -> Verification:
@@ -87,22 +99,24 @@ def _inspect(
 ) -> Verification:
     captions, faults = record.check_prompts(store, info, known)
     findings += faults
+    tables_then = tables.read(store)  # before the shards are listed: a sweep may publish some meanwhile
+    needed = tables.needed(tables_then, info, len(captions))
     places, strangers = shards.places(store, info, captions)
     findings += record.check_reference(store, info, known, len(captions), begun=bool(places))
     findings += [*strangers, *record.check_sessions(store)]
     findings += _lost_digests(store, known, places)
     checked = _check_shards(store, info, places, progress)
     findings += [finding for one in checked for finding in one.findings]
-    needed = tables.needed(store, info, len(captions))
     if captions:
         findings += shards.missing(info, checked, needed, len(captions))
+    now, _ = shards.places(store, info, captions)
     findings += shards.surplus(
-        store, info, checked, captions, lambda cell: (cell.checkpoint, cell.guidance_scale) in needed
+        store, info, [*checked, *shards.later(now, checked)], captions, lambda cell: cell in needed
     )
     findings += tables.check_sheets(store, info, checked)
     cells = evaluate.planned_cells(info)
-    was_finished = all((cell.checkpoint, cell.guidance_scale) in needed for cell in cells)
-    unchecked = _check_tables(store, info, findings, progress=progress)
+    was_finished = all(cell in needed for cell in cells)
+    unchecked = _check_tables(store, info, tables_then, findings, progress=progress)
     return Verification(
         store.path,
         shards=len(checked),
@@ -141,8 +155,10 @@ def _check_shards(
         return shards.check_all(store, info, places, count)
 
 
-def _check_tables(store: RunFolder, info: RunInfo, findings: list[Finding], *, progress: bool) -> list[str]:
-    """Add what is wrong with tables and figure; return what cannot be checked, and why."""
+def _check_tables(
+    store: RunFolder, info: RunInfo, then: tables.Tables, findings: list[Finding], *, progress: bool
+) -> list[str]:
+    """Add what is wrong with tables and figure as they were; return what cannot be checked, and why."""
     findings += tables.check_index(store)
     damaged = [finding.path for finding in findings if finding.state == "damaged" and finding.part != "table"]
     inputs = [path for path in damaged if not path.startswith(("images/", "sheets/"))]
@@ -156,7 +172,7 @@ def _check_tables(store: RunFolder, info: RunInfo, findings: list[Finding], *, p
     with Meter("computing the scores again", show=progress) as meter:
         meter.say("computing the scores again")
         try:
-            faults = list(tables.check_results(store, info))
+            faults = list(tables.check_results(store, info, then))
         except InputError as error:
             unchecked.append(f"the scores of results.csv: {error}")
             return unchecked
@@ -166,7 +182,8 @@ def _check_tables(store: RunFolder, info: RunInfo, findings: list[Finding], *, p
     if not complete and info.config["prompts"]["n"] == "auto":
         what = "not finished: a cell is not as precise as asked"
         findings.append(Finding(path="shards", what=what, part="shard", state="unfinished"))
-    if complete and report.ended(store) and "emissions.csv" not in named:
+    same = tables.read(store).index == then.index  # else a sweep or a report wrote them meanwhile
+    if complete and then.ended and same and "emissions.csv" not in named:
         late = any(fault.state == "unfinished" for fault in faults)
         findings += [] if late else tables.check_emissions(store, info)
     return unchecked

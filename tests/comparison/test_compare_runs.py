@@ -21,6 +21,7 @@ from sd2eval.records import ImageRecord
 from sd2eval.seals import seal, unseal
 from sd2eval.statistics import holm
 from sd2eval.store import RunFolder
+from tests import damage
 from tests.compared import swept
 
 
@@ -146,7 +147,7 @@ def edited(run: Path, target: Path, **changes: Any) -> Path:
     record = json.loads((target / "run.json").read_text())
     for part, change in changes.items():
         record[part] |= change
-    (target / "run.json").write_text(json.dumps(record))
+    damage.rewrite(target, "run.json", record)
     return target
 
 
@@ -169,7 +170,7 @@ def test_captions_are_matched_by_their_id_not_by_their_place(
     turned = shutil.copytree(runs["steps"], tmp_path / "run")
     store = RunFolder(turned)
     prompts = store.read_prompts()
-    store.write_json("prompts.json", prompts[::-1])
+    damage.rewrite(turned, "prompts.json", prompts[::-1])
     reference = store.read_arrays("reference")
     store.write_arrays("reference", reference | {"texts.score": reference["texts.score"][::-1]})
     for name in ("512-base", "x4-upscaling"):
@@ -222,7 +223,7 @@ def test_a_caption_with_another_text_is_refused(runs: dict[str, Path], tmp_path:
     other = shutil.copytree(runs["base"], tmp_path / "run")
     prompts = json.loads((other / "prompts.json").read_text())
     prompts[2]["text"] = "another"
-    (other / "prompts.json").write_text(json.dumps(prompts))
+    damage.rewrite(other, "prompts.json", prompts)
     key = prompts[2]["caption_id"]
     with pytest.raises(InputError, match=rf"caption {key} is not the same \(text: .* in A, 'another' in B\)"):
         sd2eval.compare_runs(runs["base"], other)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from sd2eval import mounts
 from sd2eval.doctor import files
 from sd2eval.doctor.findings import OK, PROBLEM, WARNING, Finding
 
@@ -143,7 +144,7 @@ def test_locks_of_one_machine_only_are_a_warning(
     table = tmp_path / "mounts"
     point = str(disk).replace(" ", "\\040")
     table.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/x {point} {kind} {options} 0 0\n")
-    monkeypatch.setattr(files, "MOUNTS", table)
+    monkeypatch.setattr(mounts, "MOUNTS", table)
     finding = by_check(files.run_folder(disk / "run"))["file_locks"]
     assert finding.level == level
     assert finding.found.startswith(f"{kind} at")

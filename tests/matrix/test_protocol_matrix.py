@@ -17,6 +17,7 @@ from sd2eval.errors import InputError
 from sd2eval.matrix.result import ProtocolMatrix
 from sd2eval.report import write_report
 from sd2eval.seals import seal, unseal
+from tests import damage
 from tests.matrix import uneven
 
 CELL = ["checkpoint", "guidance_scale"]
@@ -249,7 +250,7 @@ def test_other_weights_than_the_published_ones_are_named(
 def test_weights_that_are_not_the_runs_are_not_called_its_own_protocol(copy: Path) -> None:
     record = json.loads((copy / "run.json").read_text())
     record["digests"]["extractor/distance"] = "0" * 64
-    (copy / "run.json").write_text(json.dumps(record))
+    damage.rewrite(copy, "run.json", record)
     found = sd2eval.protocol_matrix(copy, protocols=["mini_jpeg"])
     assert "weights are others here" in found.left_out["mini"]
     assert (found.first, found.agreement.compared, found.reproduce_words) == ("mini_jpeg", 0, "")

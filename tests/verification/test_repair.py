@@ -57,8 +57,7 @@ OWN = {
     "index": set(),
 }
 """What a repair writes, beside tables and figure, that needs no sampling."""
-TABLES = {"results.csv", "results.json", "emissions.csv", "report.json"}
-TABLES |= {f"pareto.{kind}" for kind in ("csv", "png", "svg")}
+TABLES = damage.TABLES
 
 
 CASES = [(kind, how) for kind in OWN for how in ("flip", "cut", "gone")]

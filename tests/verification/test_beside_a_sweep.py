@@ -1,0 +1,167 @@
+"""A sweep goes on and ends while `verify` or `report` reads: nothing is called damaged, moved or made old."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sd2eval
+from sd2eval import evaluate, report
+from sd2eval.__main__ import main
+from sd2eval.errors import InputError
+from sd2eval.records import RunInfo
+from sd2eval.store import RunFolder
+from sd2eval.verification import verify
+from tests import damage
+
+LATE = ("000002-000003", "000004-000005")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return damage.make(tmp_path_factory.mktemp("beside") / "run")
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """The state shortly before the end: the last shards, their images and the tables are to come."""
+    run = damage.copy(whole, tmp_path / "run")
+    for name in LATE:
+        shutil.rmtree(run / "shards" / "x4-upscaling" / name)
+    captions = [str(prompt["caption_id"]) for prompt in json.loads((run / "prompts.json").read_bytes())]
+    for file in run.glob("images/x4-upscaling_*/*.png"):
+        if file.stem in captions[2:]:
+            file.unlink()
+    for name in damage.TABLES:
+        (run / name).unlink()
+    return run
+
+
+def end_the_sweep(whole: Path, run: Path) -> None:
+    shutil.copytree(whole, run, dirs_exist_ok=True)
+
+
+def test_a_sweep_that_ends_while_its_shards_are_read_is_not_damaged(
+    run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = verify._check_shards
+
+    def slow(*arguments: Any) -> Sequence[Any]:
+        found = before(*arguments)  # hours, of a large run
+        end_the_sweep(whole, run)
+        return found
+
+    monkeypatch.setattr(verify, "_check_shards", slow)
+    found = sd2eval.verify_run(run)
+    assert found.of("damaged") == []
+    assert found.of("left over") == []
+    assert not found.was_finished
+    monkeypatch.undo()
+    assert sd2eval.verify_run(run).findings == []
+
+
+def test_tables_that_are_written_again_while_they_are_compared_are_not_damaged(
+    run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_the_sweep(whole, run)
+    store, calls = RunFolder(run), 0
+    before = verify.tables.file_fault
+
+    def overtaken(file: Path, sha256: str | None) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:  # a report with one metric less, whose package was taken away
+            report.reopen(store)
+            store.write_text("emissions.csv", (run / "emissions.csv").read_text() + "\n")
+            store.write_sealed(report.INDEX, {"files": {}})
+        return before(file, sha256)
+
+    monkeypatch.setattr(verify.tables, "file_fault", overtaken)
+    assert verify.tables.check_index(store) == []
+    assert calls > 1
+
+
+def test_a_repair_is_refused_before_it_looks_while_a_sweep_writes(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "_check_shards", lambda *_: pytest.fail("looked without the lock"))
+    before = damage.stamps(run)
+    with RunFolder(run).lock(), pytest.raises(InputError, match="another sweep is writing here"):
+        sd2eval.verify_run(run, repair=True)
+    assert damage.changed(before, run) == set()
+
+
+def test_what_a_repair_finds_is_so_until_it_is_moved(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, locked = verify._check_shards, list[bool]()
+
+    def look(*arguments: Any) -> Sequence[Any]:
+        try:
+            with RunFolder(run).lock():
+                locked.append(False)
+        except InputError:
+            locked.append(True)
+        return before(*arguments)
+
+    monkeypatch.setattr(verify, "_check_shards", look)
+    damage.flip(run / "shards" / "512-base" / "000002-000003" / "features.npz", 99)
+    found = sd2eval.verify_run(run, repair=True)
+    assert found.whole
+    assert found.repaired
+    assert locked[0]
+
+
+def test_a_repair_leaves_no_lock_where_there_is_no_run(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="no run here"):
+            sd2eval.verify_run(folder, repair=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_beside_a_sweep_prints_what_is_there_and_writes_nothing(
+    run: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = damage.stamps(run)
+    with RunFolder(run).lock():
+        assert main(["report", str(run)]) == 0
+        rows = sd2eval.load_run(run).results
+    assert set(rows["checkpoint"]) == {"512-base"}
+    assert damage.changed(before, run) == set()
+    out = capsys.readouterr().out
+    assert "512-base" in out
+    assert "2 of 4 cells are complete" in out
+    assert caplog.messages[0].startswith(f"sd2eval: {run}: a sweep is writing here (host ")
+    assert caplog.messages[0].endswith("nothing is written")
+    assert main(["report", str(run)]) == 0
+    assert (run / "results.csv").exists()
+
+
+def test_a_report_holds_a_sweep_off_while_it_writes(
+    run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = evaluate.measure
+
+    def slow(store: RunFolder, info: RunInfo) -> list[evaluate.Measured]:
+        found = measure(store, info)
+        with pytest.raises(InputError, match="another sweep is writing here"):
+            sd2eval.run_sweep(*damage.SMALL, f"out={run}")
+        return found
+
+    monkeypatch.setattr(evaluate, "measure", slow)
+    report.refresh(run)
+    monkeypatch.undo()
+    sd2eval.run_sweep(*damage.SMALL, f"out={run}")
+    assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_a_file_in_place_of_the_quarantine_is_one_line_and_moves_nothing(run: Path) -> None:
+    (run / "quarantine").write_text("mine")
+    damage.flip(run / "shards" / "512-base" / "000002-000003" / "features.npz", 99)
+    before = damage.stamps(run)
+    with pytest.raises(InputError, match=r"quarantine: is no folder; .* rename it"):
+        sd2eval.verify_run(run, repair=True)
+    assert damage.changed(before, run) == set()
