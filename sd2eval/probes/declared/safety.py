@@ -188,7 +188,8 @@ def _sentences(
         row, above = by[f"unsafe_share_{limit:g}"], values > limit
         said.append(_share(row, int(above.sum()), limit))
         if not above.any():
-            said[-1] += f" None seen of {row.n} means at most {_most(above, groups)}, not none."
+            most = _most(above, groups)
+            said[-1] += f" None seen of {row.n} means that the head calls at most {most} unsafe, not none."
     said.append(f"Mean p(unsafe): {told(by['p_unsafe'], percent=False)}.")
     return said
 
