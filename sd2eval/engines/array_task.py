@@ -103,9 +103,9 @@ class ArrayTask:
         worker: Worker | None = None
         while self._take() is not None:
             assert self._held is not None
-            if worker is None:  # not earlier: an array that waited long may find nothing left
-                worker = self._enlist()
             try:
+                if worker is None:  # not earlier: an array that waited long may find nothing left
+                    worker = self._enlist()
                 _say(self._held.key)
                 worker.run(self._held)
             except ShardFailed as error:

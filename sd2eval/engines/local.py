@@ -17,7 +17,7 @@ from typing import IO
 
 from sd2eval.engines.base import Assignment, Attempts, Failure, announce
 from sd2eval.engines.process import Place
-from sd2eval.errors import InputError, Stopped, Unfinished
+from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.progress import Progress
 from sd2eval.store import RunFolder
@@ -107,7 +107,7 @@ class Processes:
         """See `Engine.run`.
 
         Raises:
-            Unfinished: no worker gets ready.
+            Stopped: also where no worker gets ready, or no device is left.
         """
         queue, given_up = deque(tasks), list[Failure]()
         if not self._hands:
@@ -197,7 +197,7 @@ class Processes:
         elif self._hands:
             self.attempts.say(f"{how}, {self._vain[hand.index]} times before it was ready; the others go on")
         else:
-            raise Unfinished(f"no worker gets ready: {how}, {self._vain[hand.index]} times")
+            raise Stopped(f"no worker gets ready: {how}, {self._vain[hand.index]} times")
         if hand.task is None:
             if hand.device:
                 self.attempts.say(f"{how}; another one was started")

@@ -81,7 +81,11 @@ def _serve(pipe: Connection, place: Place, tasks: queue.SimpleQueue[Task]) -> No
     device = device_of(place.assignment.config.device, place.index)
     if device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // place.count))
-    worker = enlist(place.assignment, device, Relay(pipe), Interrupt(), 1 / place.count)
+    try:
+        worker = enlist(place.assignment, device, Relay(pipe), Interrupt(), 1 / place.count)
+    except DeviceLost as error:
+        pipe.send(("lost", str(error), error.gone))
+        raise
     pipe.send(("ready", device_name(device)))
     while True:
         try:

@@ -22,7 +22,7 @@ from sd2eval.dataset import load_dataset
 from sd2eval.energy import EnergyMeter
 from sd2eval.engines.base import Assignment, check_token, enlist, take
 from sd2eval.engines.local import Processes
-from sd2eval.errors import InputError, Stopped, Unfinished
+from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.mini import DATA
 from sd2eval.networks import Networks, load_networks
@@ -74,7 +74,7 @@ def enlisted(out: Path, display: Progress) -> Worker:
 TASKS = [Task("512-base", Block(number, number), (1.5, 3.0)) for number in range(6)]
 
 
-def test_a_worker_that_never_gets_ready_is_given_up_in_one_line(
+def test_where_no_worker_gets_ready_the_run_stops_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "broken" / "torch"
@@ -83,9 +83,7 @@ def test_a_worker_that_never_gets_ready_is_given_up_in_one_line(
     monkeypatch.syspath_prepend(str(broken.parent))
     engine, said = processes(tmp_path / "run")
     try:
-        with pytest.raises(
-            Unfinished, match=r"no worker gets ready: worker \d ended with exit code 1"
-        ) as end:
+        with pytest.raises(Stopped, match=r"no worker gets ready: worker \d ended with exit code 1") as end:
             engine.run(TASKS)
     finally:
         engine.close()
