@@ -92,11 +92,14 @@ class Processes:
     """Keeps several processes busy; one that dies is replaced, and its shard goes to another."""
 
     assignment: Assignment
-    count: int
+    most: int
+    """Workers, where there are shards for so many."""
     attempts: Attempts
     progress: Progress
     interrupt: Interrupt
     parallel: bool = True
+    _count: int = 0
+    """Workers of this look: each has that part of the cores and of the energy."""
     _hands: list[_Hand] = field(default_factory=list)
     _vain: dict[int, int] = field(default_factory=dict)
     """How often in a row the worker of each number ended before it was ready."""
@@ -110,12 +113,12 @@ class Processes:
             Stopped: also where no worker gets ready, or no device is left.
         """
         queue, given_up = deque(tasks), list[Failure]()
-        if not self._hands:
-            self.count = min(self.count, len(tasks))  # so that each knows its share of cores and energy
-        busy = {hand.index for hand in self._hands}
-        left = [index for index in range(self.count) if self._faults[index] < MOST_FAULTS]
-        self._hands += [self._start(index) for index in left if index not in busy]
-        announce(self.progress, tasks, self.count)
+        self._count = min(self.most, len(tasks))  # a later look may have more
+        there = {hand.index for hand in self._hands}
+        left = [index for index in range(self.most) if self._faults[index] < MOST_FAULTS]
+        missing = [index for index in left if index not in there]
+        self._hands += [self._start(index) for index in missing[: max(0, self._count - len(there))]]
+        announce(self.progress, tasks, self._count)
         while queue or any(hand.task for hand in self._hands):
             self.interrupt.check()
             self._deal(queue)
@@ -144,7 +147,7 @@ class Processes:
         for hand in self._hands:
             if hand.device and hand.task is None and queue:
                 try:
-                    hand.pipe.send(queue[0])
+                    hand.pipe.send((queue[0], self._count))
                 except OSError:
                     continue  # it has just died, which is heard next
                 hand.task, hand.images = queue.popleft(), 0
@@ -210,7 +213,7 @@ class Processes:
         ours, theirs = socket.socketpair()
         output = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
         with tempfile.TemporaryFile() as told, theirs:
-            pickle.dump(Place(self.assignment, index, self.count), told)
+            pickle.dump(Place(self.assignment, index, self._count), told)
             told.seek(0)
             process = subprocess.Popen(
                 [sys.executable, "-m", "sd2eval.engines.process", str(theirs.fileno())],

@@ -46,7 +46,7 @@ def shard_seconds(config: EngineConfig) -> float:
         if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
             raise InputError(f"engine.parameters.signal_delay_s={delay}: a whole number of seconds is needed")
     overhead = delay + MARGIN_SECONDS[config.cluster]
-    seconds = 60 * config.minutes - overhead
+    seconds: float = 60 * config.minutes - overhead
     if seconds <= 0:
         raise InputError(
             f"engine.minutes={config.minutes}: leaves no time to make a shard, since a job is told to end "

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sd2eval import checkpoints, events
+from sd2eval.checkpoints.networks import _one_line
 from sd2eval.errors import InputError
 from sd2eval.progress import Progress
 from sd2eval.worker import DeviceLost
@@ -80,7 +81,8 @@ def test_a_file_is_not_blamed_for_the_device_that_it_is_loaded_onto(
     worker, cause = enlisted(tmp_path / "run", Progress(12, quiet=True)), RuntimeError(ECC)
 
     def load(*_: object) -> None:
-        raise InputError("a/folder: cannot be loaded") from cause
+        with _one_line(Path("a/folder")):
+            raise cause
 
     monkeypatch.setattr(checkpoints, "load", load)
     with pytest.raises(DeviceLost, match="uncorrectable ECC"):
