@@ -181,6 +181,14 @@ class Attempts:
         self.say(f"{task.key}: given up after {len(reasons)} tries")
         return Failure(task, reason, len(reasons))
 
+    def recall(self, task: Task, reasons: Sequence[str]) -> Failure | None:
+        """Begin with the failures that earlier processes met; return the last if they were enough."""
+        self._reasons[task] = list(reasons)
+        if len(reasons) < self.most:
+            return None
+        self.say(f"{task.key}: given up after {len(reasons)} tries")
+        return Failure(task, reasons[-1], len(reasons))
+
     def lost(self, worker: str, reason: str) -> None:
         """Log that a worker has ended by itself."""
         self.log("worker_lost", worker=worker, reason=reason)

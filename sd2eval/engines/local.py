@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import IO
 
+from sd2eval.engines import failed
 from sd2eval.engines.base import Assignment, Attempts, Failure, announce
 from sd2eval.engines.process import Place
 from sd2eval.errors import InputError, Stopped
@@ -39,20 +40,27 @@ class InProcess:
 
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
         """See `Engine.run`."""
-        given_up = []
-        for task in tasks:
-            while True:
-                try:
-                    self.worker.run(task)
-                except DeviceLost as error:
-                    raise Stopped(f"this process cannot go on: {error}") from error
-                except ShardFailed as error:
-                    final = self.attempts.failed(task, str(error))
-                    if final is None:
-                        continue
-                    given_up.append(final)
+        made = [self._make(task) for task in tasks]
+        return [failure for failure in made if failure is not None]
+
+    def _make(self, task: Task) -> Failure | None:
+        """Make a shard, in several tries if need be; return it if it is given up."""
+        store = self.worker.session.store
+        earlier = failed.tried(store, task)
+        final = self.attempts.recall(task, earlier)
+        while final is None:
+            try:
+                self.worker.run(task)
                 break
-        return given_up
+            except DeviceLost as error:
+                if not error.gone:  # perhaps it is the shard: the next commands must not meet it for ever
+                    failed.note_try(store, task, str(error))
+                raise Stopped(f"this process cannot go on: {error}") from error
+            except ShardFailed as error:
+                final = self.attempts.failed(task, str(error))
+        if earlier:
+            failed.forget_tries(store, task)
+        return final
 
 
 @dataclass
@@ -124,12 +132,12 @@ class Processes:
             self._deal(queue)
             heard = wait([hand.pipe for hand in self._hands], LOOK_SECONDS)
             for hand in [hand for hand in self._hands if hand.pipe in heard]:
-                failed = self._hear(hand)
-                if failed is None:
+                heard_of = self._hear(hand)
+                if heard_of is None:
                     continue
-                final = self.attempts.failed(*failed)
+                final = self.attempts.failed(*heard_of)
                 if final is None:
-                    queue.append(failed[0])
+                    queue.append(heard_of[0])
                 else:
                     given_up.append(final)
         return given_up
