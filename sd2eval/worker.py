@@ -16,8 +16,8 @@ from sd2eval.config import CheckpointConfig, SweepConfig
 from sd2eval.dataset import Dataset
 from sd2eval.device_faults import device_fault
 from sd2eval.devices import device_name
-from sd2eval.errors import Stopped, room
-from sd2eval.memory import in_smaller_batches
+from sd2eval.errors import InputError, Stopped, room
+from sd2eval.memory import in_smaller_batches, is_out_of_memory
 from sd2eval.networks import Networks
 from sd2eval.plan import Block
 from sd2eval.records import Prompt
@@ -43,6 +43,28 @@ class DeviceLost(ShardFailed):
 
     gone = False
     """Whether a new process would not find the device well either."""
+
+
+def device_lost(session: Session, place: str, error: Exception, doing: str = "") -> DeviceLost | None:
+    """Return what an error means where the device is to blame, and say it; None where it is not."""
+    fault = device_fault(error)
+    if not fault:
+        return None
+    where, reason = f"{place} on {socket.gethostname()}", _reason(error)
+    session.note(f"{where} failed ({reason})", "device_lost", device=place, fault=fault)
+    lost = DeviceLost(f"{doing}{where}: {reason}")
+    lost.gone = fault == "gone"
+    return lost
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def _of_the_machine(error: InputError) -> bool:
+    """Say whether a file was called unreadable because of the memory or the device that it was read into."""
+    cause = error.__cause__
+    return bool(device_fault(error)) or (cause is not None and is_out_of_memory(cause))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,11 +111,11 @@ class Worker:
         """Make one shard and publish it.
 
         Raises:
-            InputError: the checkpoint cannot be loaded, or is not what it should be: no other shard will do.
+            InputError: the checkpoint's files are not what they should be: no other shard will do.
             ShardFailed: this shard cannot be made; from the error. `DeviceLost`: nor any other one here.
-            Stopped: a signal came, or another driver has taken over.
+            Stopped: a signal came, the disk is full, or another driver has taken over.
         """
-        checkpoint = self._checkpoint(task.checkpoint)
+        checkpoint = self._ready(task)
         self.session.event("shard_begun", shard=task.key, images=len(task.block) * len(task.scales))
         begin = time.monotonic()
         try:
@@ -106,17 +128,22 @@ class Worker:
             raise self._failed(task, error) from error
         self.session.event("shard_published", shard=task.key, seconds=round(time.monotonic() - begin, 3))
 
+    def _ready(self, task: Task) -> Checkpoint:
+        """Return the loaded checkpoint of a task."""
+        try:
+            with room():
+                return self._checkpoint(task.checkpoint)
+        except Stopped:
+            raise
+        except Exception as error:
+            if isinstance(error, InputError) and not _of_the_machine(error):
+                raise
+            raise self._failed(task, error) from error
+
     def _failed(self, task: Task, error: Exception) -> ShardFailed:
         """Return what a failure means for the shard, and say it of the device where that is to blame."""
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        fault = device_fault(error)
-        if not fault:
-            return ShardFailed(f"{task.key}: {reason}")
-        where = f"{self._place} on {socket.gethostname()}"
-        self.session.note(f"{where} failed ({reason})", "device_lost", device=self._place, fault=fault)
-        lost = DeviceLost(f"{task.key}: {where}: {reason}")
-        lost.gone = fault == "gone"
-        return lost
+        lost = device_lost(self.session, self._place, error, f"{task.key}: ")
+        return lost or ShardFailed(f"{task.key}: {_reason(error)}")
 
     def _checkpoint(self, name: str) -> Checkpoint:
         if name not in self._loaded:

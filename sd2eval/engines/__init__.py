@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from sd2eval.config import EngineConfig
-from sd2eval.engines import claims, ray_cluster, submission
+from sd2eval.engines import claims, failed, ray_cluster, submission
 from sd2eval.engines.base import Assignment, Attempts, Engine
 from sd2eval.engines.local import InProcess, Processes
 from sd2eval.engines.ray import actors
@@ -45,6 +45,7 @@ def opened(
     if config.name == "local" and config.workers == 1:
         yield InProcess(_worker(assignment, networks, session), attempts)
         return
+    failed.forget(session.store)
     del networks  # the workers load their own; this generator would hold these until it is closed
     gc.collect()
     if assignment.device.type == "cuda":

@@ -19,12 +19,10 @@ import torch
 from sd2eval.config import EngineConfig
 from sd2eval.engines.base import Assignment, check_token, device_of, enlist
 from sd2eval.engines.claims import Claims
+from sd2eval.engines.submission import shard_seconds
 from sd2eval.errors import EXIT_RESUMABLE, InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.worker import DeviceLost, ShardFailed, Task, Worker
-
-WHOLE = 0.7
-"""Part of a job's time in which a shard must be made, loading included: the signal comes before the end."""
 
 
 @dataclass
@@ -64,7 +62,7 @@ class ArrayTask:
         """Called by submitit on its signal: give the shard back and return what the next life does."""
         import submitit
 
-        late = time.monotonic() - self._begun > WHOLE * 60 * self.engine.minutes
+        late = time.monotonic() - self._begun > shard_seconds(self.engine)
         with contextlib.suppress(Stopped, OSError):
             if self._held is not None and late and not self._made:
                 minutes = self.engine.minutes
@@ -103,9 +101,9 @@ class ArrayTask:
         worker: Worker | None = None
         while self._take() is not None:
             assert self._held is not None
-            if worker is None:  # not earlier: an array that waited long may find nothing left
-                worker = self._enlist()
             try:
+                if worker is None:  # not earlier: an array that waited long may find nothing left
+                    worker = self._enlist()
                 _say(self._held.key)
                 worker.run(self._held)
             except ShardFailed as error:

@@ -20,13 +20,13 @@ from sd2eval.config import CheckpointConfig, SweepConfig
 from sd2eval.dataset import Dataset
 from sd2eval.devices import keep_freed_memory, resolve_device, set_precision
 from sd2eval.energy import EnergyMeter
-from sd2eval.errors import InputError, Stopped
+from sd2eval.errors import InputError, Stopped, room
 from sd2eval.interrupt import Interrupt
-from sd2eval.networks import load_networks
+from sd2eval.networks import Networks, load_networks
 from sd2eval.progress import Progress
 from sd2eval.session import Display, Session
 from sd2eval.store import WRITER, RunFolder, write_bytes
-from sd2eval.worker import Task, Worker
+from sd2eval.worker import Task, Worker, device_lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,17 @@ def enlist(
 
     Raises:
         InputError: the networks here are not the driver's.
+        DeviceLost: the device does not let them load.
+        Stopped: the disk is full.
     """
     set_precision(assignment.dtype)
     if device.type == "cpu":
         keep_freed_memory()
-    config, definitions = assignment.config, list(assignment.definitions.values())
-    store = RunFolder(assignment.path)
+    config, store = assignment.config, RunFolder(assignment.path)
     session = Session(EnergyMeter(config.energy.country, share=share), store, display, interrupt)
     session.event("worker_started", device=str(device), share=share)
-    with session.spend("setup"):
-        networks = load_networks(config.protocol, definitions, device)
+    with room():
+        networks = _networks(assignment, device, session)
     for name, digest in networks.digests.items():
         if assignment.digests.get(name) != digest:
             raise InputError(f"{name}: this worker has other weights than its driver; fetch them anew there")
@@ -126,6 +127,18 @@ def enlist(
         session=session,
         fence=lambda: check_token(assignment.path, assignment.token),
     )
+
+
+def _networks(assignment: Assignment, device: torch.device, session: Session) -> Networks:
+    try:
+        with session.spend("setup"):
+            definitions = list(assignment.definitions.values())
+            return load_networks(assignment.config.protocol, definitions, device)
+    except Exception as error:
+        lost = device_lost(session, str(device), error)
+        if lost is None:
+            raise
+        raise lost from error
 
 
 def announce(progress: Progress, tasks: Sequence[Task], workers: int) -> None:
@@ -167,6 +180,14 @@ class Attempts:
             return None
         self.say(f"{task.key}: given up after {len(reasons)} tries")
         return Failure(task, reason, len(reasons))
+
+    def recall(self, task: Task, reasons: Sequence[str]) -> Failure | None:
+        """Begin with the failures that earlier processes met; return the last if they were enough."""
+        self._reasons[task] = list(reasons)
+        if len(reasons) < self.most:
+            return None
+        self.say(f"{task.key}: given up after {len(reasons)} tries")
+        return Failure(task, reasons[-1], len(reasons))
 
     def lost(self, worker: str, reason: str) -> None:
         """Log that a worker has ended by itself."""

@@ -1,18 +1,24 @@
-"""Shards that were given up: a record of each in the run folder, until the next attempt."""
+"""Shards that were given up, or broke their process: records in the run folder, until the next attempt."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 from collections.abc import Sequence
 
 from sd2eval.engines.base import Failure
 from sd2eval.store import FAILED, RunFolder
+from sd2eval.worker import Task
+
+TRIES = ".tries"
+"""Ends the name of the record of a shard that broke the device of the run's one process, and ended it."""
 
 
 def write(store: RunFolder, failure: Failure) -> None:
     """Record a shard that was given up."""
     store.write_json(
-        f"{FAILED}/{failure.task.checkpoint}-{failure.task.block.key}.json",
+        f"{FAILED}/{_stem(failure.task)}.json",
         {
             "checkpoint": failure.task.checkpoint,
             "captions": [failure.task.block.first, failure.task.block.last],
@@ -25,7 +31,41 @@ def write(store: RunFolder, failure: Failure) -> None:
 
 def clear(store: RunFolder) -> None:
     """Forget what an earlier attempt gave up: all of it is tried again."""
+    for file in store.path.glob(f"{FAILED}/*.json"):
+        file.unlink(missing_ok=True)
+    _tidy(store)
+
+
+def forget(store: RunFolder) -> None:
+    """Forget also which shards broke their process: workers are others, and can be lost one by one."""
     shutil.rmtree(store.path / FAILED, ignore_errors=True)
+
+
+def tried(store: RunFolder, task: Task) -> list[str]:
+    """Return why a shard broke the processes of earlier commands."""
+    with contextlib.suppress(OSError, ValueError):
+        return list(json.loads((store.path / FAILED / f"{_stem(task)}{TRIES}").read_text()))
+    return []
+
+
+def note_try(store: RunFolder, task: Task, reason: str) -> None:
+    """Record that a shard breaks this process, which cannot try again itself."""
+    store.write_json(f"{FAILED}/{_stem(task)}{TRIES}", [*tried(store, task), reason])
+
+
+def forget_tries(store: RunFolder, task: Task) -> None:
+    """Forget it: the shard is made, or given up."""
+    (store.path / FAILED / f"{_stem(task)}{TRIES}").unlink(missing_ok=True)
+    _tidy(store)
+
+
+def _tidy(store: RunFolder) -> None:
+    with contextlib.suppress(OSError):  # it is not there, or not empty
+        (store.path / FAILED).rmdir()
+
+
+def _stem(task: Task) -> str:
+    return f"{task.checkpoint}-{task.block.key}"
 
 
 def sentence(store: RunFolder, failures: Sequence[Failure]) -> str:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import IO
 
+from sd2eval.engines import failed
 from sd2eval.engines.base import Assignment, Attempts, Failure, announce
 from sd2eval.engines.process import Place
-from sd2eval.errors import InputError, Stopped, Unfinished
+from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.progress import Progress
 from sd2eval.store import RunFolder
@@ -39,20 +40,27 @@ class InProcess:
 
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
         """See `Engine.run`."""
-        given_up = []
-        for task in tasks:
-            while True:
-                try:
-                    self.worker.run(task)
-                except DeviceLost as error:
-                    raise Stopped(f"this process cannot go on: {error}") from error
-                except ShardFailed as error:
-                    final = self.attempts.failed(task, str(error))
-                    if final is None:
-                        continue
-                    given_up.append(final)
+        made = [self._make(task) for task in tasks]
+        return [failure for failure in made if failure is not None]
+
+    def _make(self, task: Task) -> Failure | None:
+        """Make a shard, in several tries if need be; return it if it is given up."""
+        store = self.worker.session.store
+        earlier = failed.tried(store, task)
+        final = self.attempts.recall(task, earlier)
+        while final is None:
+            try:
+                self.worker.run(task)
                 break
-        return given_up
+            except DeviceLost as error:
+                if not error.gone:  # perhaps it is the shard: the next commands must not meet it for ever
+                    failed.note_try(store, task, str(error))
+                raise Stopped(f"this process cannot go on: {error}") from error
+            except ShardFailed as error:
+                final = self.attempts.failed(task, str(error))
+        if earlier:
+            failed.forget_tries(store, task)
+        return final
 
 
 @dataclass
@@ -92,11 +100,14 @@ class Processes:
     """Keeps several processes busy; one that dies is replaced, and its shard goes to another."""
 
     assignment: Assignment
-    count: int
+    most: int
+    """Workers, where there are shards for so many."""
     attempts: Attempts
     progress: Progress
     interrupt: Interrupt
     parallel: bool = True
+    _count: int = 0
+    """Workers of this look: each has that part of the cores and of the energy."""
     _hands: list[_Hand] = field(default_factory=list)
     _vain: dict[int, int] = field(default_factory=dict)
     """How often in a row the worker of each number ended before it was ready."""
@@ -107,26 +118,26 @@ class Processes:
         """See `Engine.run`.
 
         Raises:
-            Unfinished: no worker gets ready.
+            Stopped: also where no worker gets ready, or no device is left.
         """
         queue, given_up = deque(tasks), list[Failure]()
-        if not self._hands:
-            self.count = min(self.count, len(tasks))  # so that each knows its share of cores and energy
-        busy = {hand.index for hand in self._hands}
-        left = [index for index in range(self.count) if self._faults[index] < MOST_FAULTS]
-        self._hands += [self._start(index) for index in left if index not in busy]
-        announce(self.progress, tasks, self.count)
+        self._count = min(self.most, len(tasks))  # a later look may have more
+        there = {hand.index for hand in self._hands}
+        left = [index for index in range(self.most) if self._faults[index] < MOST_FAULTS]
+        missing = [index for index in left if index not in there]
+        self._hands += [self._start(index) for index in missing[: max(0, self._count - len(there))]]
+        announce(self.progress, tasks, self._count)
         while queue or any(hand.task for hand in self._hands):
             self.interrupt.check()
             self._deal(queue)
             heard = wait([hand.pipe for hand in self._hands], LOOK_SECONDS)
             for hand in [hand for hand in self._hands if hand.pipe in heard]:
-                failed = self._hear(hand)
-                if failed is None:
+                heard_of = self._hear(hand)
+                if heard_of is None:
                     continue
-                final = self.attempts.failed(*failed)
+                final = self.attempts.failed(*heard_of)
                 if final is None:
-                    queue.append(failed[0])
+                    queue.append(heard_of[0])
                 else:
                     given_up.append(final)
         return given_up
@@ -144,7 +155,7 @@ class Processes:
         for hand in self._hands:
             if hand.device and hand.task is None and queue:
                 try:
-                    hand.pipe.send(queue[0])
+                    hand.pipe.send((queue[0], self._count))
                 except OSError:
                     continue  # it has just died, which is heard next
                 hand.task, hand.images = queue.popleft(), 0
@@ -197,7 +208,7 @@ class Processes:
         elif self._hands:
             self.attempts.say(f"{how}, {self._vain[hand.index]} times before it was ready; the others go on")
         else:
-            raise Unfinished(f"no worker gets ready: {how}, {self._vain[hand.index]} times")
+            raise Stopped(f"no worker gets ready: {how}, {self._vain[hand.index]} times")
         if hand.task is None:
             if hand.device:
                 self.attempts.say(f"{how}; another one was started")
@@ -210,7 +221,7 @@ class Processes:
         ours, theirs = socket.socketpair()
         output = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
         with tempfile.TemporaryFile() as told, theirs:
-            pickle.dump(Place(self.assignment, index, self.count), told)
+            pickle.dump(Place(self.assignment, index, self._count), told)
             told.seek(0)
             process = subprocess.Popen(
                 [sys.executable, "-m", "sd2eval.engines.process", str(theirs.fileno())],

@@ -30,6 +30,7 @@ class Place:
     assignment: Assignment
     index: int
     count: int
+    """Of the workers while it starts; each task comes with their number then."""
 
 
 class Relay:
@@ -58,7 +59,7 @@ def main(descriptor: int) -> None:
     """Work until the driver closes its end, or dies: then this process ends at once, whatever it is doing."""
     pipe = Connection(descriptor)
     place: Place = pickle.load(sys.stdin.buffer)
-    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[tuple[Task, int]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(pipe, tasks), daemon=True).start()
     try:
         _serve(pipe, place, tasks)
@@ -68,7 +69,7 @@ def main(descriptor: int) -> None:
         pipe.send(("stopped", str(error)))
 
 
-def _receive(pipe: Connection, tasks: queue.SimpleQueue[Task]) -> None:
+def _receive(pipe: Connection, tasks: queue.SimpleQueue[tuple[Task, int]]) -> None:
     """Fill the queue; end the process with the driver, for whom a half-made shard is none."""
     while True:
         try:
@@ -77,21 +78,32 @@ def _receive(pipe: Connection, tasks: queue.SimpleQueue[Task]) -> None:
             os._exit(EXIT_RESUMABLE)
 
 
-def _serve(pipe: Connection, place: Place, tasks: queue.SimpleQueue[Task]) -> None:
-    device = device_of(place.assignment.config.device, place.index)
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, torch.get_num_threads() // place.count))
-    worker = enlist(place.assignment, device, Relay(pipe), Interrupt(), 1 / place.count)
+def _serve(pipe: Connection, place: Place, tasks: queue.SimpleQueue[tuple[Task, int]]) -> None:
+    device, threads = device_of(place.assignment.config.device, place.index), torch.get_num_threads()
+    _share_cores(device, threads, place.count)
+    try:
+        worker = enlist(place.assignment, device, Relay(pipe), Interrupt(), 1 / place.count)
+    except DeviceLost as error:
+        pipe.send(("lost", str(error), error.gone))
+        raise
     pipe.send(("ready", device_name(device)))
     while True:
+        task, count = tasks.get()
+        _share_cores(device, threads, count)
+        worker.session.meter.share = 1 / count
         try:
-            worker.run(tasks.get())
+            worker.run(task)
             pipe.send(("done",))
         except DeviceLost as error:
             pipe.send(("lost", str(error), error.gone))
             raise  # its successor may find the device well
         except ShardFailed as error:
             pipe.send(("failed", str(error)))
+
+
+def _share_cores(device: torch.device, threads: int, count: int) -> None:
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, threads // count))
 
 
 if __name__ == "__main__":

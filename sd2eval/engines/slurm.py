@@ -17,7 +17,7 @@ from sd2eval.config import EngineConfig
 from sd2eval.engines.array_task import ArrayTask
 from sd2eval.engines.base import Assignment, Attempts, Failure
 from sd2eval.engines.claims import Claims, Look
-from sd2eval.engines.submission import ASK_SECONDS, Jobs
+from sd2eval.engines.submission import ASK_SECONDS, Jobs, NotNow
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.progress import Progress
@@ -26,6 +26,8 @@ from sd2eval.worker import Task
 
 LOOK_SECONDS = 2.0
 """How often the driver looks into the run folder."""
+MOST_REFUSALS = 8
+"""So often in a row Slurm may refuse to submit while no job lives: two minutes, at `ASK_SECONDS` each."""
 
 
 @dataclass
@@ -44,6 +46,10 @@ class Slurm:
     """Looks in a row at which jobs were missing."""
     _fruitless: int = 0
     """Submissions in a row after which nothing was made, or failed, and no job was told to end."""
+    _refused: int = 0
+    """Submissions in a row that Slurm refused."""
+    _again: float = 0.0
+    """When, by the monotonic clock, it is asked again after that."""
     _left: int = 0
     """Jobs that were told to end, by preemption for example."""
 
@@ -126,11 +132,29 @@ class Slurm:
                 f"engine=slurm: jobs were submitted {self._fruitless} times and ended before a shard was "
                 f"made; the last one's log: {self._jobs.last_log()}"
             )
-        self._fruitless += 1
+        if time.monotonic() >= self._again:
+            self._submit(waiting, missing, alive)
+
+    def _submit(self, waiting: Sequence[Task], missing: int, alive: dict[str, str]) -> None:
+        """Submit an array, or wait where Slurm takes none now: the jobs that live do not need it."""
         driver = os.getpid() if self.config.cluster == "local" else None
-        self._jobs.submit(
-            [ArrayTask(self.assignment, waiting, self.config, number, driver) for number in range(missing)]
-        )
+        try:
+            self._jobs.submit(
+                [
+                    ArrayTask(self.assignment, waiting, self.config, number, driver)
+                    for number in range(missing)
+                ]
+            )
+        except NotNow as refusal:
+            self._refused += 1
+            self._again = time.monotonic() + ASK_SECONDS[self.config.cluster]
+            if self._refused == 1:
+                self.progress.print(f"Slurm takes no job now, it is asked again ({refusal})")
+            if self._refused >= MOST_REFUSALS and not alive:
+                raise Stopped(f"Slurm took no job {self._refused} times: {refusal}") from refusal
+        else:
+            self._fruitless += 1
+            self._refused = 0
 
     def _show(self, alive: dict[str, str]) -> None:
         running = sum(state == "RUNNING" for state in alive.values())

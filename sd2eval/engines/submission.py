@@ -6,6 +6,7 @@ What is alive is asked of the scheduler (`squeue`), not of its accounting, which
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -25,6 +26,33 @@ ASK_SECONDS = {"slurm": 15.0, "local": 0.2}
 """How often the scheduler is asked; `local` are our own processes."""
 GRACE_SECONDS = 10.0
 """How long processes of ours may take to end."""
+SIGNAL_SECONDS = {"slurm": 90, "local": 30}
+"""How long before its end submitit has a job told, unless `signal_delay_s` says otherwise."""
+MARGIN_SECONDS = {"slurm": 90, "local": 10}
+"""Slurm may tell a job a minute early, and its Python starts before it counts the time."""
+
+
+def shard_seconds(config: EngineConfig) -> float:
+    """Return the time that every job has for a shard, loading included.
+
+    A job that has worked longer when it is told to end, and has made none, has one that is too long for it.
+
+    Raises:
+        InputError: there is none.
+    """
+    delay: Any = SIGNAL_SECONDS[config.cluster]
+    if config.cluster == "slurm":
+        delay = config.parameters.get("signal_delay_s", delay)
+        if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
+            raise InputError(f"engine.parameters.signal_delay_s={delay}: a whole number of seconds is needed")
+    overhead = delay + MARGIN_SECONDS[config.cluster]
+    seconds: float = 60 * config.minutes - overhead
+    if seconds <= 0:
+        raise InputError(
+            f"engine.minutes={config.minutes}: leaves no time to make a shard, since a job is told to end "
+            f"{delay} seconds before and may need {overhead - delay} more; at least {overhead // 60 + 1}"
+        )
+    return seconds
 
 
 def require(config: EngineConfig) -> None:
@@ -33,6 +61,9 @@ def require(config: EngineConfig) -> None:
     Raises:
         InputError: says what is missing and what to do.
     """
+    if "time" in config.parameters:
+        raise InputError("engine.parameters.time: a task's time limit is engine.minutes")
+    shard_seconds(config)
     try:
         import submitit  # noqa: F401
     except ImportError:
@@ -45,6 +76,10 @@ def require(config: EngineConfig) -> None:
             f"engine=slurm: there is no Slurm on this machine ({missing[0]} is not found); run it where "
             "jobs are submitted, or try it without Slurm: engine.cluster=local"
         )
+
+
+class NotNow(Exception):  # noqa: N818 - it may work later
+    """A job array was refused by a Slurm that took an earlier one."""
 
 
 class Jobs:
@@ -62,16 +97,19 @@ class Jobs:
         """Start a job array, one task per function.
 
         Raises:
-            InputError: Slurm refused it; with its reason.
+            InputError: Slurm refused the first one; with its reason.
+            NotNow: it refused a later one: a controller that restarts, or a limit on submissions.
         """
         from submitit.core.utils import FailedJobError, FailedSubmissionError
         from submitit.helpers import clean_env
 
         try:
-            with clean_env(), _deaf_children():  # the driver may be a job itself
+            # The driver may be a job itself; submitit prints what sbatch says, which is in the error too.
+            with clean_env(), _deaf_children(), contextlib.redirect_stderr(io.StringIO()):
                 jobs = self._executor.submit_array(functions)
         except (FailedJobError, FailedSubmissionError) as error:
-            raise InputError(f"engine=slurm: {' '.join(str(error).split())}") from error
+            line = " ".join(str(error).split())
+            raise NotNow(line) if self._jobs else InputError(f"engine=slurm: {line}") from error
         self._jobs |= {job.job_id: job for job in jobs}
         self._states |= {job.job_id: "PENDING" for job in jobs}
 

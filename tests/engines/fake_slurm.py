@@ -1,6 +1,7 @@
 """The five programs of Slurm that are used, for one machine: each is this file under its name.
 
 Jobs are processes; `$FAKE_SLURM/jobs` has one file per living job, `NUMBER` or `NUMBER_INDEX`.
+While `$FAKE_SLURM/refuses` is there, every array but the first is refused, and a line added to it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ def sbatch(state: Path, script: str) -> None:
     text = Path(script).read_text()
     if "--partition=nowhere" in text:
         sys.exit("sbatch: error: invalid partition specified: nowhere")
+    if (state.parent / "refuses").exists() and len(list(state.parent.glob("*.sh"))):
+        print("asked", file=(state.parent / "refuses").open("a"))
+        sys.exit("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
     number = 1000 + len(list(state.parent.glob("*.sh")))
     (state.parent / f"{number}.sh").write_text(text)
     array = re.search(r"--array=0-(\d+)", text)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,9 +22,10 @@ from sd2eval.checkpoints import find_weights
 from sd2eval.config import EngineConfig, from_overrides
 from sd2eval.dataset import load_dataset
 from sd2eval.energy import EnergyMeter
+from sd2eval.engines import process
 from sd2eval.engines.base import Assignment, check_token, enlist, take
 from sd2eval.engines.local import Processes
-from sd2eval.errors import InputError, Stopped, Unfinished
+from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.mini import DATA
 from sd2eval.networks import Networks, load_networks
@@ -65,16 +68,20 @@ def processes(out: Path, **other: Any) -> tuple[Processes, list[str]]:
 
 def enlisted(out: Path, display: Progress) -> Worker:
     """Return a worker of a small run in this process."""
+    return enlist(assignment(out, **found()), CPU, display, Interrupt(), 0.5)
+
+
+def found() -> dict[str, Any]:
+    """Return what an assignment has of weights that were looked for."""
     config, definitions = from_overrides(*SMALL)
     digests = load_networks(config.protocol, definitions, CPU).digests
-    weights = {definition.name: find_weights(definition) for definition in definitions}
-    return enlist(assignment(out, digests=digests, weights=weights), CPU, display, Interrupt(), 0.5)
+    return {"digests": digests, "weights": {one.name: find_weights(one) for one in definitions}}
 
 
 TASKS = [Task("512-base", Block(number, number), (1.5, 3.0)) for number in range(6)]
 
 
-def test_a_worker_that_never_gets_ready_is_given_up_in_one_line(
+def test_where_no_worker_gets_ready_the_run_stops_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "broken" / "torch"
@@ -83,9 +90,7 @@ def test_a_worker_that_never_gets_ready_is_given_up_in_one_line(
     monkeypatch.syspath_prepend(str(broken.parent))
     engine, said = processes(tmp_path / "run")
     try:
-        with pytest.raises(
-            Unfinished, match=r"no worker gets ready: worker \d ended with exit code 1"
-        ) as end:
+        with pytest.raises(Stopped, match=r"no worker gets ready: worker \d ended with exit code 1") as end:
             engine.run(TASKS)
     finally:
         engine.close()
@@ -173,6 +178,43 @@ def test_more_workers_than_shards_are_as_many_as_there_are_shards_and_energy_add
     setups = [row["kwh"] for session in sessions for row in session["readings"] if row["stage"] == "setup"]
     assert len(setups) == 3
     assert min(setups) > 0
+
+
+def test_a_look_with_more_shards_than_the_one_before_has_more_workers(tmp_path: Path) -> None:
+    engine, _ = processes(tmp_path / "run", **found())
+    try:
+        for look, workers in ((TASKS[:1], 1), (TASKS[1:4], 2), (TASKS[4:5], 2)):
+            assert engine.run(look) == []
+            assert len(engine._hands) == workers
+    finally:
+        engine.close()
+
+
+def test_a_worker_has_its_part_of_the_look_that_a_task_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the energy and, on a CPU, of the threads: one of two, then one of four, then alone."""
+    counts, seen = [2, 4, 1], []
+    worker: Any = SimpleNamespace(session=SimpleNamespace(meter=SimpleNamespace(share=0.0)))
+
+    def run(task: Task) -> None:
+        seen.append((worker.session.meter.share, torch.get_num_threads()))
+        if len(seen) == len(counts):
+            raise Stopped("enough")
+
+    worker.run = run
+    monkeypatch.setattr(process, "enlist", lambda *_: worker)
+    tasks: queue.SimpleQueue[tuple[Task, int]] = queue.SimpleQueue()
+    for task, count in zip(TASKS, counts, strict=False):
+        tasks.put((task, count))
+    pipe: Any = SimpleNamespace(send=lambda message: None)
+    told: Any = SimpleNamespace(config=SimpleNamespace(device="cpu"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with pytest.raises(Stopped, match="enough"):
+            process._serve(pipe, process.Place(told, 0, 2), tasks)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(0.5, 2), (0.25, 1), (1.0, 4)]
 
 
 def test_a_script_without_a_guard_can_use_several_processes(tmp_path: Path, undisturbed: Result) -> None:

@@ -13,21 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import sd2eval
-from sd2eval.config import from_overrides
-from sd2eval.engines.array_task import ArrayTask
-from sd2eval.engines.claims import Claims
-from sd2eval.errors import InputError, Unfinished
+from sd2eval.errors import InputError, Stopped, Unfinished
 from sd2eval.mini import DATA
-from sd2eval.plan import Block
 from sd2eval.report import Run
 from sd2eval.store import RunFolder
-from sd2eval.worker import Task
 from tests.engines import commands, fake_slurm
 from tests.engines.commands import Command, Result, published, result
 from tests.engines.contract import Contract
@@ -139,26 +133,6 @@ def test_a_shard_that_kills_every_task_is_given_up(tmp_path: Path) -> None:
     assert len(RunFolder(out).blocks("512-base")) == 2
 
 
-@pytest.mark.parametrize(("minutes_ago", "failures"), [(5, 0), (9, 1)])
-def test_a_shard_that_fills_the_whole_time_of_a_job_has_failed(
-    tmp_path: Path, minutes_ago: float, failures: int
-) -> None:
-    config, _ = from_overrides("engine=slurm", "engine.minutes=10")
-    run: Any = SimpleNamespace(path=tmp_path, token="token")
-    claims, task = Claims(tmp_path, "token"), Task("512-base", Block(0, 1), (1.5,))
-    claims.open()
-    claims.take(task, "7_0")
-    job = ArrayTask(run, [task], config.engine, 0)
-    job._job, job._held, job._begun = "7_0", task, time.monotonic() - 60 * minutes_ago
-    again = job.checkpoint()
-    assert again.function == ArrayTask(run, [task], config.engine, 0, _begun=again.function._begun)
-    look = claims.look([task])
-    assert look.failures[task] == failures
-    assert not look.claimed
-    if failures:
-        assert claims.reason(task, 1).endswith("not made within engine.minutes=10; lower shard_size")
-
-
 def test_jobs_that_never_make_a_shard_end_the_run_and_name_their_log(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"submitted 2 times and ended before a shard was made.*log\.out"):
         sweep(tmp_path / "run", *HERE, "engine.python=false", "engine.tries=2")
@@ -184,6 +158,13 @@ def test_without_slurm_one_line_says_so(tmp_path: Path, monkeypatch: pytest.Monk
         (["engine.partition=gpu"], "engine.partition=gpu: only engine=slurm has it"),
         (["engine=slurm", "engine.cluster=pbs"], "engine.cluster=pbs: allowed: slurm, local"),
         (["engine=slurm", "engine.minutes=0"], "engine.minutes=0: at least 1"),
+        (["engine=slurm", "engine.minutes=3"], "90 seconds before and may need 90 more; at least 4"),
+        (
+            ["engine=slurm", "engine.minutes=20", "+engine.parameters.signal_delay_s=1200"],
+            "engine.minutes=20: leaves no time to make a shard, since a job is told to end 1200 seconds",
+        ),
+        (["engine=slurm", "+engine.parameters.signal_delay_s=x"], "a whole number of seconds is needed"),
+        (["engine=slurm", "+engine.parameters.time=60"], "engine.parameters.time: a task's time limit is"),
         (["engine=slurm", "engine.gpus_per_worker=-1"], "engine.gpus_per_worker=-1: at least 0"),
     ],
 )
@@ -260,6 +241,35 @@ def test_the_tasks_of_a_killed_driver_go_on_and_the_same_command_takes_over(
 def test_what_sbatch_refuses_is_the_users_line(slurm: Path) -> None:
     with pytest.raises(InputError, match="invalid partition specified: nowhere"):
         sweep(slurm / "run", *THERE, "engine.partition=nowhere")
+
+
+def test_while_slurm_takes_no_job_those_that_live_go_on_and_it_is_asked_again(
+    done: Run, slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The task of the first array is cancelled, and its successor refused for a while, with none alive."""
+    out, refuses = slurm / "run", slurm / "refuses"
+
+    def cancel(found: Any) -> None:
+        refuses.touch()
+        subprocess.run(["scancel", found["job"]], check=True)
+        until(lambda: len(refuses.read_text().splitlines()) > 2)
+        refuses.unlink()
+
+    with Meanwhile(lambda: claim(out), cancel):
+        sweep(out, *THERE, "engine.workers=1", "progress=true")
+    assert_same(out, done)
+    assert capsys.readouterr().err.count("Slurm takes no job now") == 1
+
+
+def test_where_slurm_takes_no_job_any_more_the_run_stops(slurm: Path) -> None:
+    def cancel(found: Any) -> None:
+        (slurm / "refuses").touch()
+        subprocess.run(["scancel", found["job"]], check=True)
+
+    stop = pytest.raises(Stopped, match=r"Slurm took no job 8 times: .*Socket timed out")
+    with Meanwhile(lambda: claim(slurm / "run"), cancel), stop:
+        sweep(slurm / "run", *THERE, "engine.workers=1")
+    assert len((slurm / "refuses").read_text().splitlines()) == 8
 
 
 def test_a_gpu_that_a_task_was_promised_and_has_not_is_an_error(slurm: Path) -> None:

@@ -1,4 +1,4 @@
-"""A plug-in whose extractor fails as an accelerator does, in the middle of the first shards of a sweep."""
+"""A plug-in whose extractor fails as an accelerator, memory or a disk does, where a test wants it to."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ from pathlib import Path
 from tests.installed import ROOT, declare
 
 EXTRACTOR = """
-import os, signal
+import os, resource, signal, sys
 import numpy as np
 import torch
 from pathlib import Path
+from sd2eval import checkpoints
 from sd2eval.extractors.base import Extractor
 
+load_checkpoint = checkpoints.load
+
 def load(config, device):
+    if os.environ["WHERE"] == "start" and sys.modules["__main__"].__spec__.name != "sd2eval.__main__":
+        strike()
+    if os.environ["WHERE"] == "checkpoint":
+        checkpoints.load = second_fails
     return Extractor(name=config.name, digest="0" * 64, images=values)
 
 def values(images):
-    if len(images) > 2:  # it is tried with two before a sweep begins
+    if os.environ["WHERE"] == "shard" and len(images) > 2:  # it is tried with two before a sweep begins
         strike()
     return {"value": images.mean(axis=(1, 2, 3), dtype=np.float32)}
+
+def second_fails(definition, *others):
+    if definition.name == "x4-upscaling":
+        strike()
+    return load_checkpoint(definition, *others)
 
 def strike():
     for number in range(len(list(filter(None, os.environ["SAYS"].split(";"))))):
@@ -33,7 +45,9 @@ def strike():
         said = os.environ["SAYS"].split(";")[number]
         if said == "SIGKILL":
             os.kill(os.getpid(), signal.SIGKILL)
-        raise torch.AcceleratorError(said)
+        if said == "DISK":
+            return resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        raise (torch.OutOfMemoryError if "out of memory" in said else torch.AcceleratorError)(said)
 """
 METRICS = """
 from sd2eval.metrics import Metric, mean_of_images
@@ -64,17 +78,22 @@ def install(site: Path) -> Path:
     return declare(site, files, {f"sd2eval.{group}/broken": module for group, module in entries.items()})
 
 
-def sweep(folder: Path, *words: str, faults: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def sweep(
+    folder: Path, *words: str, faults: tuple[str, ...] = (), where: str = "shard"
+) -> subprocess.CompletedProcess[str]:
     """Run a sweep into `folder/run`.
 
     Args:
         folder: holds the plug-in as well.
         words: further settings.
-        faults: what the first shards' processes meet: the message of an error, or `SIGKILL`.
+        faults: what the first shards' processes meet: the message of an error, `SIGKILL`, or `DISK` for one
+            that is full.
+        where: they meet it: in a `shard`, at the `start` of a worker that is not the driver, or while the
+            second `checkpoint` loads.
     """
     (folder / "marks").mkdir(exist_ok=True)
     path = os.pathsep.join([str(install(folder / "site")), str(ROOT)])
     environment = os.environ | {"PYTHONPATH": path, "COLUMNS": "200", "SAYS": ";".join(faults)}
-    environment |= {"MARKS": str(folder / "marks")}
+    environment |= {"MARKS": str(folder / "marks"), "WHERE": where}
     command = [sys.executable, "-m", "sd2eval", "sweep", *WORDS, f"out={folder / 'run'}", *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -72,9 +72,25 @@ def test_where_no_device_is_left_the_run_stops_and_the_same_command_finishes(
     assert line.endswith("run the same command again to continue")
     (stopped,) = named(tmp_path / "run", "run_stopped")
     assert ECC in str(stopped["reason"])
+    assert not (tmp_path / "run" / "failed").exists()  # no try of the shard: it was the device
     again = sweep(tmp_path, "progress=false")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "run" / "results.csv").read_bytes() == whole
+
+
+def test_a_shard_that_breaks_the_one_process_each_time_is_given_up_by_a_later_command(
+    tmp_path: Path,
+) -> None:
+    """A loop `while code == 75` ends."""
+    words = ("prompts.n=4", "shard_size=4", "engine.tries=2", "progress=false")
+    ends = [sweep(tmp_path, *words, faults=(ASSERT,) * 2) for _ in range(4)]
+    assert [end.returncode for end in ends] == [75, 75, 1, 0], [end.stderr for end in ends]
+    (line,) = ends[2].stderr.splitlines()
+    assert line.startswith("sd2eval: 1 shard was given up, the others are finished")
+    assert ASSERT in line
+    begun = [record["shard"] for record in named(tmp_path / "run", "shard_begun")]
+    assert begun == [f"{name}/000000-000003" for name in ("512-base", "512-base", "x4-upscaling", "512-base")]
+    assert not (tmp_path / "run" / "failed").exists()
 
 
 def test_an_actor_that_lost_its_device_is_lost_itself() -> None:
