@@ -19,7 +19,7 @@ ELSEWHERE = (
     *("protocol.metrics", "protocol.extractors.", "protocol.score.", "protocol.perceptual."),
     "protocol.distance.source_sha256",
 )
-"""Beginnings of the settings of a protocol that move no distance; of the source, the network's digest tells."""
+"""Beginnings of settings of a protocol that move no distance, or whose files a digest stands for."""
 
 
 @dataclass(frozen=True)

@@ -72,14 +72,11 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("verb", ["sweep", "report", "verify"])
-@pytest.mark.parametrize("locked", ["lock is new", "lock is there"])
 def test_a_disk_that_is_full_before_is_a_stop_and_loses_nothing(
-    verb: str, locked: str, begun: Path, tmp_path: Path
+    verb: str, begun: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(begun, out)
-    if locked == "lock is new":
-        (out / ".lock").unlink()
     before = damage.stamps(out)
     words = {"sweep": [*SMALL, f"out={out}"], "report": [out], "verify": [out, "--repair", "progress=false"]}
     command = [sys.executable, "-c", FULL, verb, *words[verb]]
@@ -90,12 +87,12 @@ def test_a_disk_that_is_full_before_is_a_stop_and_loses_nothing(
     assert damage.changed(before, out) == set()
 
 
-@pytest.mark.parametrize("verb", ["sweep", "report", "verify"])
+@pytest.mark.parametrize("verb", ["report", "verify"])
 def test_a_disk_that_is_read_only_is_one_line(verb: str, begun: Path, tmp_path: Path) -> None:
     """In a mount namespace of its own, where the folder is mounted once more, read-only."""
     out = tmp_path / "run"
     shutil.copytree(begun, out)
-    words = {"sweep": [*SMALL, f"out={out}"], "report": [out], "verify": [out, "--repair", "progress=false"]}
+    words = {"report": [out], "verify": [out, "--repair", "progress=false"]}
     script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
     alone = ["unshare", "-Urm", "bash", "-c", script]
     if subprocess.run([*alone, out, "true"], capture_output=True, check=False).returncode:
