@@ -47,7 +47,7 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     rows = [replace(row, note=f"{row.note}; {drawn_at}" if row.note else drawn_at) for row in rows]
     shown = [at for at, one in enumerate(kept) if one.labels["kind"] != IDENTITY]
     tiles = [Tile(image=images[at], text=kept[at].text) for at in shown]
-    return Answer(rows=rows, sentences=_sentences(rows, found, scale), tiles=one_of_each(tiles))
+    return Answer(rows=rows, sentences=_sentences(rows), tiles=one_of_each(tiles))
 
 
 def _sitters(bench: Bench) -> Sitters:
@@ -79,7 +79,7 @@ def _look(bench: Bench, kept: Sequence[ProbePrompt], images: Any, readings: Sequ
     )
 
 
-def _sentences(rows: Sequence[Row], found: Sitters, scale: float) -> list[str]:
+def _sentences(rows: Sequence[Row]) -> list[str]:
     said = []
     for row in rows:
         if row.metric == "reading_error":
@@ -89,12 +89,12 @@ def _sentences(rows: Sequence[Row], found: Sitters, scale: float) -> list[str]:
             )
     overall = [row for row in rows if row.part == "" and row.metric.startswith("share_")]
     for row in overall:
-        name = row.metric.replace("_", " ")
+        name = row.metric.replace("_", " ").removeprefix("share ")
         if math.isnan(row.value):
-            said.append(f"No {name}: {row.note}.")
+            said.append(f"No share {name}: {row.note}.")
         else:
             percent = not row.metric.endswith("_slope")
-            said.append(f"At guidance {scale:g}, {name}: {told(row, percent=percent)} ({row.note}).")
+            said.append(f"Share {name}: {told(row, percent=percent)} ({row.note}).")
     entropies = [row for row in rows if row.metric == "cluster_entropy" and not math.isnan(row.value)]
     if entropies:
         least = min(entropies, key=lambda row: row.value)
