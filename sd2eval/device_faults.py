@@ -51,3 +51,15 @@ def device_fault(error: BaseException | None) -> Fault:
                 return "context"
         error = error.__cause__
     return ""
+
+
+def of_the_machine(error: BaseException | None) -> bool:
+    """Say whether an error, or one that it came from, is of the accelerator or of memory.
+
+    A file that was being read into them then is called unreadable, and may be as it should.
+    """
+    while error is not None:
+        if is_out_of_memory(error) or device_fault(error):
+            return True
+        error = error.__cause__
+    return False

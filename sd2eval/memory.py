@@ -22,6 +22,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
 
 
+def pieces(count: int, size: int) -> list[slice]:
+    """Cut `count` rows into slices of `size`; the last may be shorter."""
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
 def in_smaller_batches(
     work: Callable[[int], Result], size: int, on_smaller: Callable[[int], None]
 ) -> tuple[Result, int]:

@@ -21,6 +21,7 @@ from sd2eval.checkpoints import Checkpoint
 from sd2eval.config import ProtocolConfig
 from sd2eval.extractors.base import Extractor
 from sd2eval.images import for_protocol
+from sd2eval.memory import pieces
 from sd2eval.metrics import Metric
 from sd2eval.shard import Given, Pixels
 
@@ -49,6 +50,11 @@ class Shown:
     """bool [N, R, R] of an inpainting checkpoint, True where it painted; None for the others."""
     depth: NDArray[np.float32] | None
     """[N, h, w] on the latent grid, what a depth checkpoint was drawn from; None for the others."""
+
+    def of(self, piece: slice) -> Shown:
+        """Return what some of the captions are compared with."""
+        masks = None if self.masks is None else self.masks[piece]
+        return Shown(self.originals[piece], masks, None if self.depth is None else self.depth[piece])
 
 
 def psnr(images: Images, originals: Images, masks: Masks | None = None) -> Values:
@@ -182,6 +188,7 @@ def measure(
     pixels: Pixels,
     metrics: Sequence[Metric],
     perceptual: Extractor | None,
+    size: int,
 ) -> dict[str, NDArray[np.float32]]:
     """Return the values of paired metrics for every image of a shard.
 
@@ -191,17 +198,21 @@ def measure(
         pixels: the images.
         metrics: of kind `paired`, each applicable to the checkpoint.
         perceptual: the protocol's network; None where no metric needs it.
+        size: images that are compared at a time, at most.
 
     Returns:
         By metric name float32 [N, S]; NaN for an invalid image.
     """
-    columns = range(pixels.images.shape[1])
+    captions, scales = pixels.valid.shape
+    parts = [(piece, shown.of(piece)) for piece in pieces(captions, size)]
     values = {}
     for metric in metrics:
-        found = [
-            _compare(checkpoint, shown, pixels.images[:, column], metric, perceptual) for column in columns
-        ]
-        values[metric.name] = np.where(pixels.valid, np.stack(found, axis=1), np.nan).astype(np.float32)
+        found = np.empty(pixels.valid.shape)
+        for column in range(scales):
+            for piece, others in parts:
+                images = pixels.images[piece, column]
+                found[piece, column] = _compare(checkpoint, others, images, metric, perceptual)
+        values[metric.name] = np.where(pixels.valid, found, np.nan).astype(np.float32)
     return values
 
 

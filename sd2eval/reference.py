@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from sd2eval.config.schema import REAL_GEOMETRY, features_digest, identity_field
 from sd2eval.errors import InputError
 from sd2eval.extractors.base import Extractor, Images
 from sd2eval.images import as_reference, load_rgb
+from sd2eval.memory import in_smaller_batches, pieces
 from sd2eval.store import read_cached, write_cached
 
 CHUNK = 64
@@ -47,6 +49,7 @@ def reference_features(
     protocol: ProtocolConfig,
     extractors: Mapping[str, tuple[Extractor, str]],
     on_images: Callable[[int], None] = lambda count: None,
+    on_smaller: Callable[[int], None] = lambda size: None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return the features of the real images by each extractor, float32 [m, d], from the cache where there.
 
@@ -57,6 +60,7 @@ def reference_features(
         protocol: how they are made square.
         extractors: by slot the network and its `reference_digest`.
         on_images: called with the number of images done; may raise to stop.
+        on_smaller: told how many images at a time memory is tried with when it was not enough.
 
     Raises:
         InputError: an image cannot be read, or an extractor has no features.
@@ -70,21 +74,22 @@ def reference_features(
             found[slot] = cached
     missing = {slot: pair for slot, pair in extractors.items() if slot not in found}
     chunks: dict[str, list[NDArray[np.float32]]] = {slot: [] for slot in missing}
-    for start in range(0, len(files) if missing else 0, CHUNK):
-        part = files[start : start + CHUNK]
-        images = [as_reference(load_rgb(file), protocol) for file in part]
+    size = CHUNK
+    for piece in pieces(len(files) if missing else 0, CHUNK):
+        images = [as_reference(load_rgb(file), protocol) for file in files[piece]]
         for slot, (extractor, _) in missing.items():
-            chunks[slot].append(_features(extractor, images))
-        on_images(len(part))
+            found_here, size = in_smaller_batches(partial(_features, extractor, images), size, on_smaller)
+            chunks[slot].append(found_here)
+        on_images(len(images))
     for slot, (_, key) in missing.items():
         found[slot] = np.concatenate(chunks[slot])
         write_cached(key, found[slot])
     return found
 
 
-def _features(extractor: Extractor, images: Sequence[Images]) -> NDArray[np.float32]:
-    """Return the features [N, d] of images [H, W, 3], one by one where they differ in shape."""
+def _features(extractor: Extractor, images: Sequence[Images], size: int) -> NDArray[np.float32]:
+    """Return the features [N, d] of images [H, W, 3], `size` at a time, one by one where shapes differ."""
     assert extractor.images is not None
-    if len({image.shape for image in images}) == 1:
-        return extractor.images(np.stack(images))["features"]
-    return np.concatenate([extractor.images(image[None])["features"] for image in images])
+    alike = len({image.shape for image in images}) == 1
+    parts = [np.stack(images[piece]) for piece in pieces(len(images), size if alike else 1)]
+    return np.concatenate([extractor.images(part)["features"] for part in parts])

@@ -93,6 +93,10 @@ class Session:
         self.event(event, text=text, **fields)
         self._write()
 
+    def halved(self, rows: int, what: str) -> None:
+        """Note that memory holds no more than so many rows at a time."""
+        self.note(f"out of memory: from then on {rows} {what}", "batch_halved", rows=rows, of=what)
+
     def _not_logged(self, reason: str) -> None:
         self.display.print(f"{events.FILE} cannot be written ({reason}): the run goes on without")
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from sd2eval import images, noise
 from sd2eval.checkpoints import Checkpoint, Conditioning
-from sd2eval.checkpoints.conditioning import network_batch
 from sd2eval.config import ProtocolConfig, SamplerConfig
 from sd2eval.dataset import Dataset
 from sd2eval.plan import Cell
@@ -107,10 +106,9 @@ def sample_latents(
     return latents, truncated
 
 
-def decode(checkpoint: Checkpoint, latents: torch.Tensor, protocol: ProtocolConfig) -> Pixels:
-    """Decode latents [N, S, C, h, w] to the 8-bit images that every metric sees."""
+def decode(checkpoint: Checkpoint, latents: torch.Tensor, protocol: ProtocolConfig, size: int) -> Pixels:
+    """Decode latents [N, S, C, h, w], `size` at a time, to the 8-bit images that every metric sees."""
     flat = latents.flatten(0, 1)
-    size = network_batch(checkpoint.definition.resolution)
     drawn, valid = [], []
     for chunk in torch.split(flat, size):
         decoded = checkpoint.decode(chunk).cpu().numpy()

@@ -44,7 +44,7 @@ from sd2eval.reference import reference_features
 from sd2eval.session import Session
 from sd2eval.store import RunFolder
 from sd2eval.tentative import held
-from sd2eval.worker import Task
+from sd2eval.worker import DeviceLost, Task, on_device
 
 
 @dataclass
@@ -152,11 +152,12 @@ def _images(
 
 def _run(job: Job, fields: dict[str, Any]) -> list[Failure]:
     with job.session.spend("setup"):
-        networks = load_networks(job.config.protocol, job.definitions, job.device)
+        with _driving(job):
+            networks = load_networks(job.config.protocol, job.definitions, job.device)
         digests = input_digests(job.weights, job.dataset, job.config.protocol, networks)
         _begin(job, fields, digests)
         report.reopen(job.store)  # this session's energy is in no table yet
-    with job.session.spend("reference"):
+    with job.session.spend("reference"), _driving(job):
         _reference(job, networks, digests)
     failed.clear(job.store)
     with engines.opened(
@@ -168,6 +169,16 @@ def _run(job: Job, fields: dict[str, Any]) -> list[Failure]:
         measured = evaluate.measure(job.store, job.store.read_info())
     report.write_report(job.store.path, measured)
     return failures
+
+
+@contextmanager
+def _driving(job: Job) -> Iterator[None]:
+    """Stop where the device on which the driver prepares everything fails, or has too little memory."""
+    try:
+        with on_device(job.session, job.device):
+            yield
+    except DeviceLost as lost:
+        raise Stopped(f"this process cannot go on: {lost}") from lost
 
 
 def _assignment(job: Job, digests: dict[str, str]) -> Assignment:
@@ -275,9 +286,12 @@ def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
         slot: (extractor, digests[reference_name(slot)])
         for slot, extractor in networks.against("reference").items()
     }
-    features = reference_features(
-        job.dataset.reference, job.config.protocol, wanted, lambda _: job.interrupt.check()
-    )
+
+    def smaller(size: int) -> None:
+        job.session.halved(size, "reference images per call of a metric's network")
+
+    files, check = job.dataset.reference, job.interrupt.check
+    features = reference_features(files, job.config.protocol, wanted, lambda _: check(), smaller)
     arrays = {f"reference.{slot}": array for slot, array in features.items()}
     captions = [prompt.text for prompt in job.dataset.prompts]
     for slot, extractor in networks.against("texts").items():

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 
 from sd2eval import checkpoints, images, shard
 from sd2eval.checkpoints import Checkpoint, Weights
+from sd2eval.checkpoints.conditioning import network_batch
 from sd2eval.config import CheckpointConfig, SweepConfig
 from sd2eval.dataset import Dataset
-from sd2eval.device_faults import device_fault
+from sd2eval.device_faults import device_fault, of_the_machine
 from sd2eval.devices import device_name
 from sd2eval.errors import InputError, Stopped, room
-from sd2eval.memory import in_smaller_batches, is_out_of_memory
+from sd2eval.memory import in_smaller_batches
 from sd2eval.networks import Networks
 from sd2eval.plan import Block
 from sd2eval.records import Prompt
@@ -29,6 +31,8 @@ SHEET_CAPTIONS = 8
 """Rows of a checkpoint's contact sheet."""
 BATCH_SIZE = 32
 """Trajectories per UNet call unless `batch_size` says otherwise."""
+
+Result = TypeVar("Result")
 
 Fence: TypeAlias = Callable[[], None]
 """Raises `Stopped` when this process may not publish any more."""
@@ -61,10 +65,20 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-def _of_the_machine(error: InputError) -> bool:
-    """Say whether a file was called unreadable because of the memory or the device that it was read into."""
-    cause = error.__cause__
-    return bool(device_fault(error)) or (cause is not None and is_out_of_memory(cause))
+@contextmanager
+def on_device(session: Session, device: torch.device) -> Iterator[None]:
+    """Say of a device that the networks of the metrics do not load onto it, or do not work there.
+
+    Raises:
+        DeviceLost: in place of an error of the device or its memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not of_the_machine(error):
+            raise
+        lost = device_lost(session, str(device), error)
+        raise lost or DeviceLost(f"{device} on {socket.gethostname()}: {_reason(error)}") from error
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -96,8 +110,8 @@ class Worker:
     session: Session
     fence: Fence = lambda: None
     _loaded: dict[str, Checkpoint] = field(default_factory=dict)
-    _batch_size: int | None = None
-    """What memory was enough for, when it once was not."""
+    _enough: dict[str, int] = field(default_factory=dict)
+    """What memory was enough for, by what it is, when it once was not."""
     _shown: int = 0
     """Images of the shard in the making, as far as the display counts them."""
     _place: str = field(init=False)
@@ -136,7 +150,7 @@ class Worker:
         except Stopped:
             raise
         except Exception as error:
-            if isinstance(error, InputError) and not _of_the_machine(error):
+            if isinstance(error, InputError) and not of_the_machine(error):
                 raise
             raise self._failed(task, error) from error
 
@@ -159,15 +173,23 @@ class Worker:
     def _make(self, checkpoint: Checkpoint, task: Task) -> None:
         config, meter, scales = self.config, self.session.meter, task.scales
         prompts = self.dataset.prompts[task.block.first : task.block.last + 1]
-        before, self._shown = len(meter.readings), 0
+        before, self._shown, count = len(meter.readings), 0, len(prompts) * len(scales)
         with meter.task("sample"):
             given = shard.given(checkpoint, self.dataset, prompts, config.seed)
             latents, truncated = self._sample(checkpoint, given, prompts, scales)
         with meter.task("decode"):
-            pixels = shard.decode(checkpoint, latents, config.protocol)
+            pixels = self._fit(
+                "images per decoder call",
+                min(network_batch(checkpoint.definition.resolution), count),
+                lambda size: shard.decode(checkpoint, latents, config.protocol, size),
+            )
         self.session.interrupt.check()
         with meter.task("features"):
-            arrays = shard_arrays(checkpoint, given, prompts, pixels, self.networks, config)
+            arrays = self._fit(
+                "images per call of a metric's network",
+                count,
+                lambda size: shard_arrays(checkpoint, given, prompts, pixels, self.networks, config, size),
+            )
         self.fence()
         with meter.task("write"):
             self._keep_images(task, prompts, pixels)
@@ -183,7 +205,7 @@ class Worker:
     def _sample(
         self, checkpoint: Checkpoint, given: shard.Given, prompts: Sequence[Prompt], scales: Sequence[float]
     ) -> tuple[torch.Tensor, list[bool]]:
-        """Return latents and truncations; in smaller batches once memory did not suffice."""
+        """Return latents and truncations."""
         config, display = self.config, self.session.display
 
         def advance(images: int) -> None:
@@ -195,17 +217,33 @@ class Worker:
             check = self.session.interrupt.check
             return shard.sample_latents(checkpoint, given.conditioning, prompts, settings, advance, check)
 
-        def smaller(rows: int) -> None:
+        def forget() -> None:
             display.advance(-self._shown)  # they are made again
             self._shown = 0
-            text = f"out of memory: from then on {rows} trajectories per UNet call"
-            self.session.note(text, "batch_halved", rows=rows)
 
-        most = len(prompts) * len(scales)
-        wanted = min(self._batch_size or config.batch_size or BATCH_SIZE, most)
-        result, rows = in_smaller_batches(attempt, wanted, smaller)
+        most = min(config.batch_size or BATCH_SIZE, len(prompts) * len(scales))
+        return self._fit("trajectories per UNet call", most, attempt, forget)
+
+    def _fit(
+        self, what: str, most: int, work: Callable[[int], Result], again: Callable[[], None] = lambda: None
+    ) -> Result:
+        """Return what `work` gives with batches of `most`, or of what memory was enough for.
+
+        Args:
+            what: is counted, for the user.
+            most: to begin with.
+            work: does all of it with batches of a size.
+            again: called before it is done again.
+        """
+
+        def smaller(rows: int) -> None:
+            again()
+            self.session.halved(rows, what)
+
+        wanted = min(self._enough.get(what, most), most)
+        result, rows = in_smaller_batches(work, wanted, smaller)
         if rows < wanted:
-            self._batch_size = rows
+            self._enough[what] = rows
         return result
 
     def _keep_images(self, task: Task, prompts: Sequence[Prompt], pixels: shard.Pixels) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
+from sd2eval.checkpoints import Checkpoint
 from sd2eval.memory import in_smaller_batches, is_out_of_memory
+from sd2eval.plan import Block
+from sd2eval.progress import Progress
+from sd2eval.store import RunFolder
+from sd2eval.worker import Task
+from tests.engines.test_local import enlisted
 
+Rows = TypeVar("Rows", torch.Tensor, np.ndarray)
 ROOT = Path(__file__).parents[1]
 
 # A child whose address space ends soon after everything is loaded: torch's own allocator then says no.
@@ -102,3 +110,42 @@ def test_a_sweep_short_of_memory_makes_the_same_images_in_smaller_batches(tmp_pa
         other = out / "images" / "512-base_g3" / file.name
         apart = np.abs(np.asarray(Image.open(file)).astype(int) - np.asarray(Image.open(other)))
         assert apart.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["512-base", "x4-upscaling"])
+def test_decoder_and_metrics_get_fewer_images_at_a_time(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(name, Block(0, 2), (1.5, 3.0))
+    enlisted(tmp_path / "plain", Progress(6, quiet=True)).run(task)
+    worker = enlisted(tmp_path / "short", Progress(6, quiet=True))
+    decode, features = Checkpoint.decode, worker.networks.by_slot["distance"].images
+    assert features is not None
+
+    def narrow_decode(checkpoint: Checkpoint, latents: torch.Tensor) -> torch.Tensor:
+        return decode(checkpoint, of_two(latents))
+
+    monkeypatch.setattr(Checkpoint, "decode", narrow_decode)
+    object.__setattr__(worker.networks.by_slot["distance"], "images", lambda images: features(of_two(images)))
+    worker.run(task)
+
+    wanted, found = (RunFolder(tmp_path / run).read_shard(name, task.block) for run in ("plain", "short"))
+    assert wanted[0].keys() == found[0].keys()
+    for key, array in wanted[0].items():
+        np.testing.assert_allclose(found[0][key], array, rtol=1e-3, atol=1e-3, err_msg=key)
+    assert [one["caption_id"] for one in found[1]["images"]] == [
+        one["caption_id"] for one in wanted[1]["images"]
+    ]
+    assert worker.session.notes == [
+        "out of memory: from then on 3 images per decoder call",
+        "out of memory: from then on 1 images per decoder call",
+        "out of memory: from then on 3 images per call of a metric's network",
+        "out of memory: from then on 1 images per call of a metric's network",
+    ]
+
+
+def of_two(rows: Rows) -> Rows:
+    """Hand on what has memory: two rows at most."""
+    if len(rows) > 2:
+        raise torch.OutOfMemoryError
+    return rows

@@ -31,11 +31,12 @@ def setting(name: str) -> tuple[Checkpoint, Given, list[int], ProtocolConfig]:
     return checkpoint, given, [prompt.caption_id for prompt in dataset.prompts], config.protocol
 
 
-def measured(name: str, pixels: Pixels) -> dict[str, NDArray[np.float32]]:
+def measured(name: str, pixels: Pixels, size: int = N) -> dict[str, NDArray[np.float32]]:
     checkpoint, given, captions, protocol = setting(name)
     shown = paired.shown(checkpoint, given, captions, SEED, protocol)
     metrics = paired_metrics(protocol, checkpoint.definition)
-    return paired.measure(checkpoint, shown, pixels, metrics, load_extractor(protocol.perceptual, CPU))
+    network = load_extractor(protocol.perceptual, CPU)
+    return paired.measure(checkpoint, shown, pixels, metrics, network, size)
 
 
 @pytest.fixture
@@ -92,9 +93,17 @@ def test_a_mask_of_everything_gives_the_unmasked_values(pixels: Pixels) -> None:
     assert drawn.masks is not None
     whole = paired.Shown(drawn.originals, np.ones_like(drawn.masks), None)
     metrics = paired_metrics(protocol, checkpoint.definition)
-    found = paired.measure(checkpoint, whole, pixels, metrics, load_extractor(protocol.perceptual, CPU))
+    found = paired.measure(checkpoint, whole, pixels, metrics, load_extractor(protocol.perceptual, CPU), N)
     for name in ("psnr", "ssim", "lpips_mini"):
         np.testing.assert_allclose(found[f"{name}_mask"], found[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["512-inpainting", "512-depth", "x4-upscaling"])
+def test_values_do_not_depend_on_how_many_are_compared_at_a_time(name: str, pixels: Pixels) -> None:
+    whole, parts = measured(name, pixels), measured(name, pixels, size=4)
+    assert whole.keys() == parts.keys()
+    for metric, values in whole.items():
+        np.testing.assert_allclose(parts[metric], values, rtol=1e-5, err_msg=metric)
 
 
 def test_an_invalid_image_has_no_value(pixels: Pixels) -> None:
@@ -112,7 +121,7 @@ def test_inverted_depth_is_the_opposite() -> None:
     assert shown.depth is not None
     inverted = paired.Shown(shown.originals, None, 5 - 2 * shown.depth)
     metrics = paired_metrics(protocol, checkpoint.definition)
-    found = paired.measure(checkpoint, inverted, perfect("512-depth"), metrics, None)
+    found = paired.measure(checkpoint, inverted, perfect("512-depth"), metrics, None, N)
     np.testing.assert_allclose(found["depth_agreement_mini"], -1, rtol=1e-5)
 
 

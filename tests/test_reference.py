@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sd2eval import reference
@@ -40,6 +41,15 @@ class Mean:
         return {"features": np.stack([image.mean((0, 1)) for image in images]).astype(np.float32)}
 
 
+class Small(Mean):
+    """The same with memory for one image."""
+
+    def __call__(self, images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        if len(images) > 1:
+            raise torch.OutOfMemoryError
+        return super().__call__(images)
+
+
 def network(weights: str = "weights", mean: Mean | None = None) -> Extractor:
     return Extractor(name="mean", digest=weights, images=mean or Mean())
 
@@ -63,6 +73,19 @@ def test_features_are_of_the_squared_images_and_computed_once(
     np.testing.assert_array_equal(features, again["score"])
     want = [square(load_rgb(file), 64).mean((0, 1)) for file in files]
     np.testing.assert_allclose(features, want, rtol=1e-5)
+
+
+def test_too_little_memory_means_fewer_images_at_a_time(
+    files: list[Path], protocol: ProtocolConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SD2EVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(reference, "CHUNK", 4)
+    told: list[int] = []
+    small = {"a": (network(mean=Small()), "a")}
+    (found,) = reference.reference_features(files, protocol, small, on_smaller=told.append).values()
+    (plain,) = reference.reference_features(files, protocol, {"a": (network(), "b")}).values()
+    np.testing.assert_array_equal(found, plain)
+    assert told == [2, 1]  # not again for the second chunk
 
 
 def test_jpeg_is_what_the_extractor_sees(files: list[Path], protocol: ProtocolConfig) -> None:

@@ -22,11 +22,11 @@ from sd2eval.devices import keep_freed_memory, resolve_device, set_precision
 from sd2eval.energy import EnergyMeter
 from sd2eval.errors import InputError, Stopped, room
 from sd2eval.interrupt import Interrupt
-from sd2eval.networks import Networks, load_networks
+from sd2eval.networks import load_networks
 from sd2eval.progress import Progress
 from sd2eval.session import Display, Session
 from sd2eval.store import WRITER, RunFolder, write_bytes
-from sd2eval.worker import Task, Worker, device_lost
+from sd2eval.worker import Task, Worker, on_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,9 @@ def enlist(
     config, store = assignment.config, RunFolder(assignment.path)
     session = Session(EnergyMeter(config.energy.country, share=share), store, display, interrupt)
     session.event("worker_started", device=str(device), share=share)
-    with room():
-        networks = _networks(assignment, device, session)
+    definitions = list(assignment.definitions.values())
+    with room(), on_device(session, device), session.spend("setup"):
+        networks = load_networks(config.protocol, definitions, device)
     for name, digest in networks.digests.items():
         if assignment.digests.get(name) != digest:
             raise InputError(f"{name}: this worker has other weights than its driver; fetch them anew there")
@@ -127,18 +128,6 @@ def enlist(
         session=session,
         fence=lambda: check_token(assignment.path, assignment.token),
     )
-
-
-def _networks(assignment: Assignment, device: torch.device, session: Session) -> Networks:
-    try:
-        with session.spend("setup"):
-            definitions = list(assignment.definitions.values())
-            return load_networks(assignment.config.protocol, definitions, device)
-    except Exception as error:
-        lost = device_lost(session, str(device), error)
-        if lost is None:
-            raise
-        raise lost from error
 
 
 def announce(progress: Progress, tasks: Sequence[Task], workers: int) -> None:

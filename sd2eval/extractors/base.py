@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 from sd2eval.checkpoints.sources import local_path
 from sd2eval.config import ExtractorConfig
+from sd2eval.device_faults import of_the_machine
 from sd2eval.errors import InputError
 
 Images = NDArray[np.uint8]
@@ -65,9 +66,8 @@ def loading(config: ExtractorConfig) -> Iterator[None]:
         yield
     except FAULTS as error:
         reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"extractor '{config.name}': cannot load its weights ({reason}); set its `source` to a local copy"
-        ) from error
+        advice = "" if of_the_machine(error) else "; set its `source` to a local copy"
+        raise InputError(f"extractor '{config.name}': cannot load its weights ({reason}){advice}") from error
 
 
 def local_source(config: ExtractorConfig) -> Path:

@@ -20,7 +20,8 @@ from sd2eval.extractors.base import Extractor
 load_checkpoint = checkpoints.load
 
 def load(config, device):
-    if os.environ["WHERE"] == "start" and sys.modules["__main__"].__spec__.name != "sd2eval.__main__":
+    drives = sys.modules["__main__"].__spec__.name == "sd2eval.__main__"
+    if os.environ["WHERE"] == ("driver" if drives else "start"):
         strike()
     if os.environ["WHERE"] == "checkpoint":
         checkpoints.load = second_fails
@@ -88,8 +89,8 @@ def sweep(
         words: further settings.
         faults: what the first shards' processes meet: the message of an error, `SIGKILL`, or `DISK` for one
             that is full.
-        where: they meet it: in a `shard`, at the `start` of a worker that is not the driver, or while the
-            second `checkpoint` loads.
+        where: they meet it: in a `shard`, while the metrics' networks load in the `driver` or at the `start`
+            of another worker, or while the second `checkpoint` loads.
     """
     (folder / "marks").mkdir(exist_ok=True)
     path = os.pathsep.join([str(install(folder / "site")), str(ROOT)])

@@ -52,6 +52,28 @@ def test_a_device_that_is_lost_while_a_checkpoint_loads_is_named(tmp_path: Path)
     assert lost["fault"] == "gone"
 
 
+@pytest.mark.parametrize("says", [MEMORY, ECC])
+def test_a_driver_whose_device_takes_no_networks_stops_in_one_line_and_goes_on_later(
+    says: str, tmp_path: Path
+) -> None:
+    done = sweep(tmp_path, *FEW, faults=(says,), where="driver")
+    assert done.returncode == 75, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert says in line
+    assert "its `source`" not in line  # the file is well
+    assert sweep(tmp_path, *FEW, faults=(says,), where="driver").returncode == 0  # it happens once
+    assert [lost["fault"] for lost in named(tmp_path / "run", "device_lost")] == ["gone"] * (says == ECC)
+
+
+def test_a_network_of_a_metric_that_finds_no_memory_gets_fewer_images(tmp_path: Path) -> None:
+    done = sweep(tmp_path, *FEW, faults=(MEMORY, MEMORY))
+    assert done.returncode == 0, done.stderr
+    (plain := tmp_path / "plain").mkdir()
+    sweep(plain, *FEW)
+    assert (tmp_path / "run/results.csv").read_text() == (plain / "run/results.csv").read_text()
+    assert [one["rows"] for one in named(tmp_path / "run", "batch_halved")] == [4, 2]
+
+
 def test_a_device_that_is_lost_while_a_worker_starts_is_named_and_left_out(tmp_path: Path) -> None:
     done = sweep(tmp_path, *LOCAL, "prompts.n=4", faults=(ASSERT, ECC), where="start")
     assert done.returncode == 0, done.stderr
