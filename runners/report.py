@@ -23,4 +23,4 @@ def main() -> None:
         raise InputError("usage: python -m sd2eval report DIR (a run folder, complete or not)")
     from sd2eval import report
 
-    report.show(report.refresh(words[0]))
+    report.show(report.write_report(words[0]))

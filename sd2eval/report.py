@@ -76,7 +76,7 @@ def load_run(path: str | Path) -> Run:
     """
     folder = RunFolder.at(path)
     info = folder.read_info()
-    return _opened(Run(folder.path, info)) if folder.has("results.csv") else refresh(folder.path)
+    return _opened(Run(folder.path, info)) if folder.has("results.csv") else write_report(folder.path)
 
 
 def _opened(run: Run) -> Run:
@@ -86,7 +86,7 @@ def _opened(run: Run) -> Run:
     return run
 
 
-def refresh(path: str | Path) -> Run:
+def write_report(path: str | Path) -> Run:
     """Write a run's tables and figure again, from what is there now, and return it.
 
     While a sweep is writing there, the scores are computed and nothing is written, which is said in one line.
@@ -99,7 +99,7 @@ def refresh(path: str | Path) -> Run:
     run = Run(store.path, store.read_info())
     try:
         with writing(), store.lock():
-            write_report(store.path)
+            write_tables(store.path)
     except Busy as busy:
         LOG.warning("sd2eval: %s: a sweep is writing here (%s); nothing is written", run.path, busy.holder)
         _compute(run, store)
@@ -131,11 +131,11 @@ def _emissions_frame(rows: Sequence[EmissionRow]) -> pd.DataFrame:
     return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(EmissionRow)])
 
 
-def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -> list[Path]:
-    """Write `results.*`, `emissions.csv` and the front of a run, complete or not, and return their paths.
+def write_tables(path: str | Path, measured: Sequence[Measured] | None = None) -> None:
+    """Write `results.*`, `emissions.csv` and the front of a run, complete or not, for whoever holds its lock.
 
     Args:
-        path: the run folder; nobody else may be writing there, see `refresh`.
+        path: the run folder.
         measured: what `evaluate.measure` gave, if it was computed already.
     """
     store = RunFolder.at(path)
@@ -172,7 +172,6 @@ def write_report(path: str | Path, measured: Sequence[Measured] | None = None) -
     # After these, because a complete results.csv says that everything else is there.
     written.insert(0, store.write_text("results.csv", results.to_csv(index=False)))
     store.write_sealed(INDEX, {"files": {file.name: file_digest(file) for file in written}})
-    return written
 
 
 def reopen(store: RunFolder) -> None:

@@ -167,7 +167,7 @@ def _run(job: Job, fields: dict[str, Any]) -> list[Failure]:
         failures = _draw(job, engine)
     with job.session.spend("metrics"):
         measured = evaluate.measure(job.store, job.store.read_info())
-    report.write_report(job.store.path, measured)
+    report.write_tables(job.store.path, measured)
     return failures
 
 

@@ -256,7 +256,7 @@ def test_a_bug_is_not_dressed_up_as_a_mistake(
 INTERRUPTED = {
     "sweep": ("sweep.sweep", True),
     "sweep dry_run=true": ("price_table.show", False),
-    "report run": ("report.refresh", False),
+    "report run": ("report.write_report", False),
     "selfcheck": ("selfcheck.run_selfcheck", False),
     "models list": ("weights.models.holdings", False),
     "models verify": ("weights.models.verify_models", False),

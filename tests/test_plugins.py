@@ -160,7 +160,7 @@ def test_its_modules_can_be_imported_first(site: Path, tmp_path: Path) -> None:
 def test_a_run_outlives_its_plugin(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = pd.read_csv(run / "results.csv")
     with caplog.at_level(logging.WARNING, "sd2eval"):
-        report.write_report(run)
+        report.write_tables(run)
         read = sd2eval.load_run(run)
     (line,) = caplog.messages
     assert re.search(GONE, line)

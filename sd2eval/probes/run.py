@@ -103,7 +103,7 @@ def measure(names: Sequence[str], config: ProbeConfig, definitions: list[Checkpo
             raise InputError("; ".join(dict.fromkeys(run.left_out)))
         written.write(run)
         if autoencoder.PROBE.name in names and (out / "results.csv").exists():
-            report.write_report(out)  # its figure shows the floor
+            report.write_tables(out)  # its figure shows the floor
     return run
 
 

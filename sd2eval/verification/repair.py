@@ -104,7 +104,7 @@ class Repair:
             _sweep(*self._settings, notes)
         with store.lock():
             if any(note.tables for note in notes) and not any(note.sample for note in notes):
-                report.write_report(store.path)
+                report.write_tables(store.path)
             return [line for note in notes for line in _close(store, note)]
 
 

@@ -152,7 +152,7 @@ def test_a_report_holds_a_sweep_off_while_it_writes(
         return found
 
     monkeypatch.setattr(evaluate, "measure", slow)
-    report.refresh(run)
+    report.write_report(run)
     monkeypatch.undo()
     sd2eval.run_sweep(*damage.SMALL, f"out={run}")
     assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
