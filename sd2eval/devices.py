@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import re
 
 import torch
 
-from sd2eval.errors import InputError
+from sd2eval.device_faults import of_the_machine
+from sd2eval.errors import InputError, Stopped
 
 
 def resolve_device(name: str) -> torch.device:
@@ -14,6 +16,7 @@ def resolve_device(name: str) -> torch.device:
 
     Raises:
         InputError: there is no such device here.
+        Stopped: there is one, and it has failed or has no memory left.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -21,10 +24,14 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
+        reason = re.split(r"\.\s|\n", str(error))[0][:200]
+        if of_the_machine(error):
+            hint = "; CUDA_VISIBLE_DEVICES can leave it out" if name.startswith("cuda") else ""
+            raise Stopped(f"device={name}: cannot be used ({reason}){hint}") from error
         here = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         here += ["mps"] if torch.backends.mps.is_available() else []
         raise InputError(
-            f"device={name}: not available; this machine has cpu {' '.join(here)}".rstrip()
+            f"device={name}: not available ({reason}); this machine has {' '.join(['cpu', *here])}"
         ) from error
     return device
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from sd2eval.device_faults import device_fault
+from sd2eval.devices import resolve_device
+from sd2eval.errors import InputError, Stopped
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,28 @@ def test_what_a_real_allocator_and_a_real_kernel_say_is_not_the_device() -> None
     with pytest.raises(RuntimeError) as shapes:
         torch.ones(2, 3) @ torch.ones(4, 5)
     assert device_fault(memory.value) == device_fault(shapes.value) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (torch.AcceleratorError("CUDA error: out of memory\nCompile with ..."), Stopped),
+        (
+            torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered\nCompile with ..."),
+            Stopped,
+        ),
+        (torch.AcceleratorError("CUDA error: invalid device ordinal\nGPU device may be ..."), InputError),
+        (AssertionError("Torch not compiled with CUDA enabled"), InputError),
+    ],
+)
+def test_a_device_that_is_there_and_fails_is_told_from_one_that_is_not(
+    error: Exception, raised: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def empty(*_: object, device: torch.device) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "empty", empty)
+    with pytest.raises(raised) as said:
+        resolve_device("cuda:0")
+    assert str(error).split("\n")[0] in str(said.value)
+    assert "\n" not in str(said.value)

@@ -204,7 +204,7 @@ MISTAKES = {
     "report --foo": ("report DIR", "run folder"),
     "report nowhere": ("nowhere", "no run here"),
     # found out only with torch and the data at hand
-    "sweep device=cuda:99": ("device=cuda:99", "not available; this machine has cpu"),
+    "sweep device=cuda:99": ("device=cuda:99", "; this machine has cpu"),
     "sweep data=coco": ("data.root", "data.root=DIR"),
     "sweep dry_run=true data=coco data.root=nowhere": ("data.root=nowhere", "no such folder"),
     "sweep dry_run=true checkpoint=512-base checkpoint.source=/nope.ckpt": ("source=/nope.ckpt", "no such"),

@@ -148,17 +148,21 @@ def reading(command: Command, image: Path) -> Iterator[psutil.Process]:
             writers.append(os.open(image, os.O_WRONLY | os.O_NONBLOCK))
         return bool(writers)
 
+    def readers() -> list[psutil.Process]:
+        return [process for process in command.members() if _has_open(process, image)]
+
     try:
         command.until(is_read)
-        readers = [process for process in command.members() if _has_open(process, image)]
+        command.until(readers)  # a moment later, when the reader's own call has returned
+        (reader,) = readers()
         whole.replace(image)
-        assert len(readers) == 1
-        yield readers[0]
+        yield reader
     finally:
         for writer in writers:
             os.close(writer)
 
 
 def _has_open(process: psutil.Process, file: Path) -> bool:
-    links = Path(f"/proc/{process.pid}/fd").iterdir()
-    return file in [link.readlink() for link in links if link.is_symlink()]
+    with suppress(FileNotFoundError):  # it has closed something, or ended, meanwhile
+        return file in [link.readlink() for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return False
