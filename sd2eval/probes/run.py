@@ -163,7 +163,7 @@ def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: Checkpoint
     whole = digest(fields)
     scale = bench.guidance_scale if probe.draws else None
     stem = records.stem(probe.name, definition.name, scale)
-    if stem in known and known[stem].identity == whole:
+    if stem in known and known[stem].identity == whole and not known[stem].lacking:
         run.answered.add(stem)
         return
     studio, before = bench.shelf.studio, len(bench.shelf.studio.meter.readings)
@@ -185,6 +185,7 @@ def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: Checkpoint
         sentences=list(answer.sentences),
         prompts=_told(prompts),
         digests=dict(sorted(bench.used.items())),
+        lacking=sorted(bench.lacking),
         energy=[asdict(one) for one in spent],
         versions=provenance.versions(bench.protocol),
         machine=provenance.machine(device_name(bench.device)),

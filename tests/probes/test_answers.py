@@ -12,9 +12,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import sd2eval
+from sd2eval.config import ComponentConfig
 from sd2eval.errors import InputError
 from sd2eval.images import load_rgb
-from sd2eval.probes import tables, written
+from sd2eval.probes import components, tables, written
+from sd2eval.probes.base import Unavailable
 from sd2eval.probes.run import ProbeRun
 
 Call = Callable[..., ProbeRun]
@@ -103,10 +105,30 @@ def test_the_scale_of_a_row_is_the_one_that_its_pictures_were_drawn_at(call: Cal
     assert scales == {"autoencoder": set(), "safety": {3.0, 5.0}, "default_culture": {1.0}}
 
 
-def row(found: ProbeRun, metric: str) -> pd.Series:
-    """Return the row of the whole."""
+def test_what_lacked_a_component_is_measured_again_until_it_is_there(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(config: ComponentConfig, device: object) -> None:
+        tried.append(config.name)
+        raise Unavailable(f"component '{config.name}': cannot be had")
+
+    people = ("people", "settings.people.n=12", "settings.people.smallest=2", "settings.people.photos=20")
+    tried: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(components, "load", missing)
+        for times in (1, 2):
+            assert row(call(*people), "detection_rate", "ball")["n"] == 0
+            assert tried == ["mini_detector"] * times
+    assert row(call(*people), "detection_rate", "ball")["n"] > 0
+    monkeypatch.setattr(components, "load", missing)
+    assert row(call(*people), "detection_rate", "ball")["n"] > 0  # it is known now
+    assert tried == ["mini_detector"] * 2
+
+
+def row(found: ProbeRun, metric: str, part: str = "") -> pd.Series:
+    """Return the row of the whole, or of a part."""
     rows = table(found)
-    return rows[(rows["metric"] == metric) & (rows["part"] == "")].iloc[0]
+    return rows[(rows["metric"] == metric) & (rows["part"] == part)].iloc[0]
 
 
 def psnr_inside(found: ProbeRun) -> dict[str, float]:

@@ -17,6 +17,7 @@ from sd2eval.errors import InputError
 from sd2eval.probes import joining, records, registry, run
 from sd2eval.probes.base import PromptSet, Unavailable
 from sd2eval.records import RunInfo
+from sd2eval.seals import seal
 
 FEW = (
     "device=cpu",
@@ -115,12 +116,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         call(tmp_path, "autoencoder")
 
 
-def test_a_damaged_measurement_is_said(folder: Path, tmp_path: Path) -> None:
+def test_a_measurement_that_is_damaged_or_of_another_version_is_said(folder: Path, tmp_path: Path) -> None:
     file = records.folder(tmp_path) / "people_512-base_g3.json"
     file.parent.mkdir(parents=True)
-    file.write_text('{"schema_version": 1}')
-    with pytest.raises(InputError, match=r"people_512-base_g3.json: damaged .*remove it"):
-        records.read(tmp_path)
+    for version, told in ((records.SCHEMA_VERSION, "damaged .*remove it"), (1, "of another version")):
+        file.write_bytes(seal({"schema_version": version}))
+        with pytest.raises(InputError, match=f"people_512-base_g3.json: {told}"):
+            records.read(tmp_path)
 
 
 def test_probes_join_a_sweeps_run_and_say_where_they_differ(tmp_path: Path) -> None:
