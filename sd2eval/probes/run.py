@@ -26,7 +26,7 @@ from sd2eval.probes.base import Answer, Probe, PromptSet
 from sd2eval.probes.bench import Shelf, Workbench
 from sd2eval.probes.declared import autoencoder
 from sd2eval.probes.drawing import Key, Studio, store_held
-from sd2eval.probes.identity import identity, protocol_name
+from sd2eval.probes.identity import identity, of_probes, protocol_name
 from sd2eval.probes.records import Measured
 from sd2eval.progress import Progress
 from sd2eval.store import RunFolder
@@ -119,7 +119,7 @@ def whole_dataset(config: ProbeConfig) -> Dataset:
 
 def default_folder(config: ProbeConfig, definitions: Sequence[CheckpointConfig]) -> Path:
     """Return the folder of equal settings, whatever the probes."""
-    fields = identity_fields(config) | {one.name: identity_fields(one) for one in definitions}
+    fields = of_probes(identity_fields(config)) | {one.name: identity_fields(one) for one in definitions}
     return Path(f"outputs/probes-{config.family}-{digest(fields)[:8]}")
 
 

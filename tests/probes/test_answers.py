@@ -12,23 +12,26 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import sd2eval
-from sd2eval.config import ComponentConfig
+from sd2eval.config import ComponentConfig, probing
 from sd2eval.errors import InputError
 from sd2eval.images import load_rgb
-from sd2eval.probes import components, tables, written
+from sd2eval.probes import components, run, tables, written
 from sd2eval.probes.base import Unavailable
 from sd2eval.probes.run import ProbeRun
 
 Call = Callable[..., ProbeRun]
 PACKAGE = Path(sd2eval.__path__[0])
-FEW = ("device=cpu", "sampler.steps=1", "progress=false", "checkpoints=[512-base]")
+FEW = (
+    *("device=cpu", "sampler.steps=1", "progress=false", "checkpoints=[512-base]"),
+    *("settings.autoencoder.n=6", "settings.safety.n=4"),
+)
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with few answers, to be copied."""
     out = tmp_path_factory.mktemp("answers") / "out"
-    sd2eval.run_probes("autoencoder", "safety", *FEW, *few(), f"out={out}")
+    sd2eval.run_probes("autoencoder", "safety", *FEW, f"out={out}")
     return out
 
 
@@ -36,15 +39,17 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(drawn: Path, tmp_path: Path) -> Call:
     """Return a function that calls probes once more in a copy of that folder."""
     shutil.copytree(drawn, tmp_path / "out")
-    return lambda *words: sd2eval.run_probes(*words, *FEW, *few(words), f"out={tmp_path / 'out'}")
+
+    def again(*words: str) -> ProbeRun:
+        rest = [one for one in FEW if not any(word.startswith(key(one)) for word in words)]
+        return sd2eval.run_probes(*words, *rest, f"out={tmp_path / 'out'}")
+
+    return again
 
 
-def few(words: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Return small numbers for what is not set."""
-    numbers = ("settings.autoencoder.n=6", "settings.safety.n=4")
-    return tuple(
-        one for one in numbers if one.partition("=")[0] not in {word.partition("=")[0] for word in words}
-    )
+def key(word: str) -> str:
+    """Return the `KEY=` of KEY=VALUE."""
+    return word.partition("=")[0] + "="
 
 
 def test_pictures_that_may_offend_are_blurred_or_not_as_this_call_wants(call: Call) -> None:
@@ -81,6 +86,27 @@ def test_other_weights_of_a_network_measure_anew(call: Call, tmp_path: Path) -> 
     after = row(call("autoencoder", f"protocol.distance.source={other}"), "rfd_mini")
     assert after["value"] != pytest.approx(before["value"])
     assert after["protocol"] != before["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        ("safety", ["protocol.metrics=[fd_mini]"]),
+        ("autoencoder", ["seed=1", "sampler.steps=2", "sampler.eta=0.5"]),
+    ],
+)
+def test_what_moves_no_number_measures_nothing_anew(call: Call, probe: str, words: list[str]) -> None:
+    before = call(probe).answers
+    assert call(probe, *words).answers == before
+
+
+def test_a_sweeps_metrics_are_no_part_of_the_protocol_or_the_folder(call: Call) -> None:
+    protocols, folders = set(), set()
+    for n, metrics in ((5, "fd_mini"), (6, "kid_mini")):
+        words = (f"settings.autoencoder.n={n}", f"protocol.metrics=[{metrics}]")
+        protocols.add(row(call("autoencoder", *words), "psnr")["protocol"])
+        folders.add(run.default_folder(*probing.from_overrides(*FEW, words[1])))
+    assert len(protocols) == len(folders) == 1
 
 
 def test_other_annotations_measure_anew(call: Call, tmp_path: Path) -> None:
