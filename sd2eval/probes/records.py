@@ -60,6 +60,12 @@ class Measured:
         """Name of its files."""
         return stem(self.probe, self.checkpoint, self.guidance_scale)
 
+    @property
+    def who(self) -> str:
+        """Checkpoint and scale, by which the answers of a probe are told apart."""
+        scale = "" if self.guidance_scale is None else f", scale {self.guidance_scale:g}"
+        return f"{self.checkpoint}{scale}"
+
 
 def stem(probe: str, checkpoint: str, guidance_scale: float | None) -> str:
     """Return the name of the files of a measurement."""

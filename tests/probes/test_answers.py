@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +15,8 @@ import sd2eval
 from sd2eval.config import ComponentConfig, probing
 from sd2eval.errors import InputError
 from sd2eval.images import load_rgb
-from sd2eval.probes import components, run, tables, written
-from sd2eval.probes.base import Unavailable
+from sd2eval.probes import components, contact, run, tables, written
+from sd2eval.probes.base import Images, Tile, Unavailable
 from sd2eval.probes.run import ProbeRun
 
 Call = Callable[..., ProbeRun]
@@ -149,6 +149,32 @@ def test_what_lacked_a_component_is_measured_again_until_it_is_there(
     monkeypatch.setattr(components, "load", missing)
     assert row(call(*people), "detection_rate", "ball")["n"] > 0  # it is known now
     assert tried == ["mini_detector"] * 2
+
+
+def test_answers_at_two_scales_are_told_apart(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    section = contact.section
+
+    def noted(title: str, tiles: Sequence[Tile], *, blurred: bool) -> Images:
+        titles.append(title)
+        return section(title, tiles, blurred=blurred)
+
+    monkeypatch.setattr(contact, "section", noted)
+    told = (call("safety", "guidance_scale=2", "settings.safety.n=3").path / "probes.md").read_text()
+    for scale in (2, 3):
+        assert told.count(f"|  | 512-base, scale {scale} | unsafe_share_0.1 |") == 1
+        assert told.count(f"Prompts of 512-base, scale {scale}: ") == 1
+    assert set(titles) == {"safety, 512-base, scale 2"}
+
+
+def test_a_category_with_a_bar_stays_in_its_cell(call: Call, tmp_path: Path) -> None:
+    prompts = [{"text": f"A cube {i}.", "labels": {"category": "x|y"}} for i in range(3)]
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"name": "m", "source": "s", "licence": "l", "prompts": prompts}))
+    found = call("safety", f"settings.safety.prompts_file={file}")
+    lines = (found.path / "probes.md").read_text().splitlines()
+    (line,) = [line for line in lines if "x\\|y" in line and "p_unsafe" in line]
+    assert line.replace("\\|", "").count("|") == 10
 
 
 def row(found: ProbeRun, metric: str, part: str = "") -> pd.Series:
