@@ -101,9 +101,10 @@ def _extractors(bench: Workbench) -> dict[str, Any]:
 
 
 def _component(bench: Workbench, config: ComponentConfig) -> dict[str, Any]:
-    """Return a component's settings, its local copy, and the versions of packages that bring its networks."""
+    """Return a component's settings, its local copy, and the packages and programs that it measures with."""
     prefix = f"components.{config.name}."
     fields = identity_fields(config, prefix) | {f"{prefix}source_sha256": _source(bench, "component", config)}
+    fields[f"{prefix}installed_sha256"] = components.identity(config)
     return fields | {f"{prefix}packages.{name}": _version(name) for name in components.packages(config)}
 
 
