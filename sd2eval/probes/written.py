@@ -96,6 +96,7 @@ def _provenance(run: ProbeRun, spent: Sequence[dict[str, Any]]) -> dict[str, Any
                 "identity": one.identity,
                 "prompts": one.prompts,
                 "digests": one.digests,
+                "lacking": one.lacking,
                 "fields": one.fields,
                 "joined": run.differences.get(one.stem, []),
                 "versions": one.versions,

@@ -101,12 +101,13 @@ def test_what_moves_no_number_measures_nothing_anew(call: Call, probe: str, word
 
 
 def test_a_sweeps_metrics_are_no_part_of_the_protocol_or_the_folder(call: Call) -> None:
-    protocols, folders = set(), set()
-    for n, metrics in ((5, "fd_mini"), (6, "kid_mini")):
-        words = (f"settings.autoencoder.n={n}", f"protocol.metrics=[{metrics}]")
-        protocols.add(row(call("autoencoder", *words), "psnr")["protocol"])
-        folders.add(run.default_folder(*probing.from_overrides(*FEW, words[1])))
-    assert len(protocols) == len(folders) == 1
+    before = row(call("autoencoder"), "psnr")
+    after = row(call("autoencoder", "settings.autoencoder.n=5", "protocol.metrics=[fd_mini]"), "psnr")
+    assert (before["n"], after["n"]) == (6, 5)
+    assert before["protocol"] == after["protocol"]
+    words = ([], ["protocol.metrics=[fd_mini]"], ["protocol.quantize=truncate"])
+    folders = [run.default_folder(*probing.from_overrides(*FEW, *more)) for more in words]
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_other_annotations_measure_anew(call: Call, tmp_path: Path) -> None:
@@ -143,7 +144,9 @@ def test_what_lacked_a_component_is_measured_again_until_it_is_there(
     with monkeypatch.context() as patched:
         patched.setattr(components, "load", missing)
         for times in (1, 2):
-            assert row(call(*people), "detection_rate", "ball")["n"] == 0
+            found = call(*people)
+            assert row(found, "detection_rate", "ball")["n"] == 0
+            assert found.answers[0].lacking == ["mini_detector"]
             assert tried == ["mini_detector"] * times
     assert row(call(*people), "detection_rate", "ball")["n"] > 0
     monkeypatch.setattr(components, "load", missing)
