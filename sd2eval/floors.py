@@ -15,10 +15,7 @@ from sd2eval.records import RunInfo
 from sd2eval.seals import unseal
 
 PROBE = "autoencoder"
-ELSEWHERE = (
-    *("protocol.metrics", "protocol.extractors.", "protocol.score.", "protocol.perceptual."),
-    "protocol.distance.source_sha256",
-)
+ELSEWHERE = ("protocol.score.", "protocol.perceptual.", "protocol.distance.source_sha256")
 """Beginnings of settings of a protocol that move no distance, or whose files a digest stands for."""
 
 

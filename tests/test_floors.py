@@ -48,7 +48,6 @@ INFO = RunInfo(
 
 def measured(folder: Path, checkpoint: str = "512-base", metric: str = "rfd_mini", **changed: object) -> Path:
     fields = PROTOCOL | {
-        "protocol.metrics": ["kid_mini"],
         "checkpoint.resolution": 64,
         "digests.weights": WEIGHTS,
         "digests.captions": CAPTIONS,

@@ -234,7 +234,8 @@ class Probe:
     prompts: Callable[[Bench], PromptSet]
     measure: Callable[[Bench, CheckpointConfig], Answer]
     draws: bool = True
-    """Whether it draws from text; those that do not take image-conditioned checkpoints too."""
+    """Whether it draws from text; those that do not take image-conditioned checkpoints too, and seed and
+    sampler move none of their numbers."""
 
 
 def label(component: Any) -> str:

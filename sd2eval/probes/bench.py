@@ -66,6 +66,8 @@ class Workbench:
     shelf: Shelf
     used: dict[str, str] = field(default_factory=dict)
     """Digests of the networks and components that were used, by name."""
+    lacking: set[str] = field(default_factory=set)
+    """Components that were asked for and could not be had."""
 
     @property
     def family(self) -> str:
@@ -158,7 +160,11 @@ class Workbench:
         loaded = self.shelf.components
         if own not in loaded:
             self.progress(f"loading {own}")
-            loaded[own] = components.load(self.shelf.config.components[own], self.device)
+            try:
+                loaded[own] = components.load(self.shelf.config.components[own], self.device)
+            except Unavailable:
+                self.lacking.add(own)
+                raise
         self.used[own] = loaded[own].digest
         return loaded[own]
 

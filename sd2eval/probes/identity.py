@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ANNOTATIONS = ("instances", "person_keypoints")
 CODE = (".py", ".json", ".csv", ".safetensors")
 """What the package computes with: code, prompts and statistics, the mini networks."""
+OF_A_SWEEP = ("protocol.metrics", "protocol.extractors.")
+"""Beginnings of settings of a protocol that say what a sweep computes; they move no number of a probe."""
 
 
 def identity(
@@ -32,16 +34,16 @@ def identity(
         Unavailable: a local copy of a network or component is not on this machine.
     """
     config, shelf = bench.shelf.config, bench.shelf
-    fields = identity_fields(definition, "checkpoint.") | identity_fields(config.sampler, "sampler.")
-    fields |= identity_fields(config.protocol, "protocol.") | _roles(bench) | _extractors(bench)
+    fields = identity_fields(definition, "checkpoint.") | _protocol(bench) | _extractors(bench)
+    if probe.draws:
+        fields |= {"guidance_scale": bench.guidance_scale, "seed": config.seed}
+        fields |= identity_fields(config.sampler, "sampler.")
     for name in _named(bench, "components"):
         fields |= _component(bench, config.components[name])
     return fields | {
         "probe": probe.name,
         "family": config.family,
         "settings": dict(bench.settings),
-        "guidance_scale": bench.guidance_scale if probe.draws else None,
-        "seed": config.seed,
         "captions_seed": config.captions_seed,
         "dtype": shelf.studio.dtype,
         "digests.weights": shelf.studio.weights[definition.name].digest,
@@ -55,9 +57,16 @@ def identity(
 
 def protocol_name(bench: Workbench) -> str:
     """Return the protocol's name with a digest of its choices, its networks and the data they are used on."""
-    fields = identity_fields(bench.protocol) | _roles(bench)
-    fields |= {"captions": bench.dataset.captions_digest, "images": bench.shelf.files_digest}
+    fields = _protocol(bench) | {
+        "captions": bench.dataset.captions_digest,
+        "images": bench.shelf.files_digest,
+    }
     return f"{bench.protocol.name}@{digest(fields)[:8]}"
+
+
+def of_probes(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without those that only say what a sweep computes."""
+    return {key: value for key, value in fields.items() if not key.startswith(OF_A_SWEEP)}
 
 
 @cache
@@ -70,13 +79,15 @@ def code_digest() -> str:
     return total.hexdigest()
 
 
-def _roles(bench: Workbench) -> dict[str, Any]:
-    """Return the digests of local copies of the protocol's networks, by dotted key.
+def _protocol(bench: Workbench) -> dict[str, Any]:
+    """Return the protocol's settings and the digests of local copies of its networks, by dotted key.
 
     What has no local copy is published: its digest is pinned by its name.
     """
-    found = {role: bench.protocol.extractor(role) for role in ROLES}
-    return {f"protocol.{role}.source_sha256": _source(bench, "extractor", one) for role, one in found.items()}
+    fields = of_probes(identity_fields(bench.protocol, "protocol."))
+    for role in ROLES:
+        fields[f"protocol.{role}.source_sha256"] = _source(bench, "extractor", bench.protocol.extractor(role))
+    return fields
 
 
 def _extractors(bench: Workbench) -> dict[str, Any]:
@@ -90,9 +101,10 @@ def _extractors(bench: Workbench) -> dict[str, Any]:
 
 
 def _component(bench: Workbench, config: ComponentConfig) -> dict[str, Any]:
-    """Return a component's settings, its local copy, and the versions of packages that bring its networks."""
+    """Return a component's settings, its local copy, and the packages and programs that it measures with."""
     prefix = f"components.{config.name}."
     fields = identity_fields(config, prefix) | {f"{prefix}source_sha256": _source(bench, "component", config)}
+    fields[f"{prefix}installed_sha256"] = components.identity(config)
     return fields | {f"{prefix}packages.{name}": _version(name) for name in components.packages(config)}
 
 

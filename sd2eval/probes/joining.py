@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sd2eval.checkpoints import Weights
-from sd2eval.config import CheckpointConfig, ProbeConfig, PromptsConfig, identity_fields
-from sd2eval.dataset import load_dataset
+from sd2eval.config import CheckpointConfig
 from sd2eval.errors import InputError
 from sd2eval.floors import same_images
 from sd2eval.metrics import ROLES
-from sd2eval.probes import records
+from sd2eval.probes.records import Measured
 from sd2eval.records import RunInfo
-from sd2eval.reference import files_digest
 from sd2eval.store import TEMPORARY, RunFolder
 
 OWN = {"probes", "probes.csv", "probes.md", "probes.json", ".lock"}
@@ -35,92 +33,71 @@ def refuse_foreign(out: Path) -> None:
         raise InputError(f"out={out}: holds {min(others)} but neither probes nor a run; give another folder")
 
 
-def differences(
-    out: Path,
-    config: ProbeConfig,
-    definitions: Sequence[CheckpointConfig],
-    weights: Mapping[str, Weights],
-    dtype: str,
-) -> list[str]:
-    """Return in which ways the probes draw otherwise than the sweep whose folder they join; none without one.
+def refuse_other_weights(
+    out: Path, definitions: Sequence[CheckpointConfig], weights: Mapping[str, Weights]
+) -> None:
+    """Refuse the folder of a sweep whose checkpoints have other weights, before anything is drawn.
 
     Raises:
         InputError: a checkpoint of the same name has other weights there.
     """
     store = RunFolder(out)
-    if not store.exists:
-        return []
-    info = store.read_info()
+    digests = store.read_info().digests if store.exists else {}
     for definition in definitions:
-        there = info.digests.get(f"weights/{definition.name}")
+        there = digests.get(f"weights/{definition.name}")
         here = weights[definition.name].digest
         if there not in (None, here):
             raise InputError(
                 f"out={out}: its '{definition.name}' has other weights ({there[:12]}..., here "
                 f"{here[:12]}...); give another out=DIR"
             )
-    fields = _fields(config, definitions, dtype)
-    return [
-        *(_line(name, info.identity_fields[key], own) for name, key, own in fields if _other(info, key, own)),
-        *_data(info, config),
-        *_networks(info, out, config),
-        *_checkpoints(info, definitions),
-    ]
 
 
-def _fields(
-    config: ProbeConfig, definitions: Sequence[CheckpointConfig], dtype: str
-) -> Iterator[tuple[str, str, Any]]:
-    """Yield the settings that a sweep has too: their names here and in the record of a run, and their values.
+def differences(out: Path, measured: Sequence[Measured]) -> dict[str, list[str]]:
+    """Return in which ways each answer was measured otherwise than the sweep whose folder it joined, by stem.
 
-    Which metrics a sweep computes moves no number of a probe.
+    They come from what an answer rests on, so those of earlier calls stay. Without a sweep there are none.
     """
-    yield "seed", "seed", config.seed
-    yield "captions_seed", "prompts.seed", config.captions_seed
-    yield "dtype", "dtype", dtype
-    own = identity_fields(config.sampler, "sampler.") | identity_fields(config.protocol, "protocol.")
-    own |= identity_fields(config.data, "data.")
-    for definition in definitions:
-        own |= identity_fields(definition, f"checkpoints.{definition.name}.")
-    for key, value in own.items():
-        if not key.startswith(("protocol.metrics", "protocol.extractors.")):
-            yield key, key, value
+    store = RunFolder(out)
+    if not store.exists:
+        return {}
+    info = store.read_info()
+    return {one.stem: list(_otherwise(one, info)) for one in measured}
 
 
-def _other(info: RunInfo, key: str, own: Any) -> bool:
-    """Whether a run has another value; a field that an earlier version did not record is no difference."""
-    return key in info.identity_fields and info.identity_fields[key] != own
+def _otherwise(one: Measured, info: RunInfo) -> Iterator[str]:
+    if one.checkpoint not in info.config["checkpoint_definitions"]:
+        yield f"checkpoints: {one.checkpoint} is not in the run"
+    for key, own in one.fields.items():
+        there = _key_of_run(key, one.checkpoint)
+        # A field that an earlier version did not record is no difference.
+        if there in info.identity_fields and info.identity_fields[there] != own:
+            yield _line(there if key.startswith("checkpoint.") else key, info.identity_fields[there], own)
+    for name, there in (("captions", "data/captions"), ("weights", f"weights/{one.checkpoint}")):
+        own, of_run = one.fields[f"digests.{name}"], info.digests.get(there)
+        if of_run not in (None, own):
+            yield _line(name, _short(of_run), _short(own))
+    if not same_images(one.fields["digests.images"], info):
+        yield _line("real images", f"{info.reference_n} others", _short(one.fields["digests.images"]))
+    for role in ROLES:
+        name = one.fields[f"protocol.{role}.name"]
+        network, used = info.digests.get(f"extractor/{role}"), one.digests.get(name)
+        if network and used and network != used:
+            yield _line(f"protocol.{role} ({name})", _short(network), _short(used))
+
+
+def _key_of_run(key: str, checkpoint: str) -> str:
+    """Return what the record of a run calls a field of an answer; empty for one that only probes have."""
+    if key.startswith("checkpoint."):
+        return f"checkpoints.{checkpoint}.{key.removeprefix('checkpoint.')}"
+    if key in ("seed", "dtype") or key.startswith(("sampler.", "protocol.")):
+        return key
+    return "prompts.seed" if key == "captions_seed" else ""
 
 
 def _line(name: str, run: Any, own: Any) -> str:
     return f"{name}: the run has {run}, the probes have {own}"
 
 
-def _data(info: RunInfo, config: ProbeConfig) -> Iterator[str]:
-    """Yield whether captions or real images are others."""
-    everything = PromptsConfig(n="auto", seed=config.captions_seed, first=2, most=None)
-    dataset = load_dataset(config.data, everything, [])
-    there = info.digests.get("data/captions")
-    if there not in (None, dataset.captions_digest):
-        yield _line("captions", f"{there[:12]}...", f"{dataset.captions_digest[:12]}...")
-    files = files_digest(dataset.reference)
-    if not same_images(files, info):
-        yield _line(
-            "real images", f"{info.reference_n} others", f"{len(dataset.reference)} ({files[:12]}...)"
-        )
-
-
-def _networks(info: RunInfo, out: Path, config: ProbeConfig) -> Iterator[str]:
-    """Yield which networks of the protocol are others, as far as probes in the folder have used them."""
-    used = {name: value for one in records.read(out) for name, value in one.digests.items()}
-    for role in ROLES:
-        name = config.protocol.extractor(role).name
-        there, here = info.digests.get(f"extractor/{role}"), used.get(name)
-        if there and here and there != here:
-            yield _line(f"protocol.{role} ({name})", f"{there[:12]}...", f"{here[:12]}...")
-
-
-def _checkpoints(info: RunInfo, definitions: Sequence[CheckpointConfig]) -> list[str]:
-    known = info.config["checkpoint_definitions"]
-    absent = [definition.name for definition in definitions if definition.name not in known]
-    return [f"checkpoints: {', '.join(absent)} not in the run"] if absent else []
+def _short(digest: str) -> str:
+    return f"{digest[:12]}..."

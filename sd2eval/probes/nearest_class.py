@@ -58,7 +58,6 @@ class Groups:
 def learn(
     features: ArrayLike,
     known: Sequence[str],
-    blocks: ArrayLike | None = None,
     *,
     into: Mapping[str, str] | None = None,
     groups: ArrayLike | None = None,
@@ -70,7 +69,6 @@ def learn(
     Args:
         features: [m, d].
         known: the group of each, [m]; at least two groups of two images.
-        blocks: labels [m] of images that are left out together (of one scene); None: about one at a time.
         into: what each group is told as, such as the region of a country; None: as itself. The
             probabilities of groups that are told alike add up.
         groups: labels [m] of images that may be dependent (of one scene), for the interval of the error.
@@ -87,7 +85,7 @@ def learn(
     told = [into[one] if into else one for one in there]
     names = tuple(dict.fromkeys(told))
     told_as = np.array([names.index(one) for one in told], dtype=np.intp)
-    best, distance, chance = _left_out(x, y, _folds(y, blocks), told_as)
+    best, distance, chance = _left_out(x, y, _folds(y), told_as)
     farthest = float(np.quantile(distance, far))
     found = _decided(best, distance, chance, farthest, sure, len(names))
     turn = within_units(x, y)
@@ -110,11 +108,8 @@ def _left_out(x: Array, y: Answers, folds: Answers, told_as: Answers) -> tuple[A
     return best, distance, chance
 
 
-def _folds(y: Answers, blocks: ArrayLike | None) -> Answers:
-    """Return the fold of each image [m]: whole blocks, or images in turn so that each has all groups."""
-    if blocks is not None:
-        _, index = np.unique(np.asarray(blocks), return_inverse=True)
-        return np.asarray(index % FOLDS, dtype=np.intp)
+def _folds(y: Answers) -> Answers:
+    """Return the fold of each image [m]: images in turn, so that each fold has all groups."""
     folds = np.empty(len(y), dtype=np.intp)
     folds[np.argsort(y, kind="stable")] = np.arange(len(y)) % min(FOLDS, len(y))
     return folds

@@ -20,14 +20,20 @@ from sd2eval.probes.entropies import entropy
 from sd2eval.probes.measured_rates import error_row
 from sd2eval.probes.portraits import Sitters, Subject
 from sd2eval.probes.proportions import Share
-from sd2eval.probes.shares import Answers, ClassErrors, ClassShare, corrected, corrected_values, surplus
+from sd2eval.probes.shares import (
+    SURPLUS,
+    Answers,
+    ClassErrors,
+    ClassShare,
+    corrected,
+    corrected_values,
+    surplus,
+)
 from sd2eval.probes.slopes import mean_above, slope_of_shares
 from sd2eval.statistics import Interval, interval
 
 TOLERANCE = 0.02
 """By which known shares of terms that exclude each other may sum to more than 1: they are rounded."""
-SURPLUS = 3.0
-"""Standard errors by which more portraits than identity images may be undecided."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,11 +200,11 @@ def _against(
     shared["n"] = int((answers < len(errors.names)).sum())
     above, rises = f"share_{term}_above_known", f"share_{term}_slope"
     reason = seen.unfit(reading, answers) or overlapping(reading, found)
-    if not reason and not _decided_of(answers, errors, seen.subjects[inside], known):
+    there = _decided_of(answers, errors, seen.subjects[inside], known)
+    if not reason and not there:
         reason = "no subject has 2 decided portraits"
     if reason:
         return [Row(metric=name, value=math.nan, unit="", note=reason, **shared) for name in (above, rises)]
-    there = _decided_of(answers, errors, seen.subjects[inside], known)
     x, place = [known[name] for name in there], errors.names.index(term)
     lies = mean_above(x, list(there.values()), place, errors)
     mean = float(np.mean(x))

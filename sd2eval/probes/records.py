@@ -17,7 +17,7 @@ from sd2eval.probes.base import Row
 from sd2eval.seals import seal, unseal
 from sd2eval.store import write_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NUMBERS = ("value", "stderr", "low", "high", "error")
 COLUMNS = [
     *("probe", "part", "checkpoint", "guidance_scale", "metric", "value", "stderr", "n", "direction", "unit"),
@@ -46,6 +46,8 @@ class Measured:
     """Name, source, licence, digest and number of the prompts."""
     digests: dict[str, str]
     """SHA-256 of the networks and components that were used, by name."""
+    lacking: list[str]
+    """Components that could not be had, so that numbers are missing; with them it is measured again."""
     energy: list[dict[str, Any]] = field(default_factory=list)
     """Readings of the measuring; the drawing's are in the folders of the drawings."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -57,6 +59,12 @@ class Measured:
     def stem(self) -> str:
         """Name of its files."""
         return stem(self.probe, self.checkpoint, self.guidance_scale)
+
+    @property
+    def who(self) -> str:
+        """Checkpoint and scale, by which the answers of a probe are told apart."""
+        scale = "" if self.guidance_scale is None else f", scale {self.guidance_scale:g}"
+        return f"{self.checkpoint}{scale}"
 
 
 def stem(probe: str, checkpoint: str, guidance_scale: float | None) -> str:
@@ -91,7 +99,7 @@ def read(out: Path) -> list[Measured]:
     """Return all measurements of a folder: probes in the card's order, then as their names sort.
 
     Raises:
-        InputError: one is damaged, or a newer sd2eval wrote it.
+        InputError: one is damaged, or another version of sd2eval wrote it.
     """
     found = [_read(file) for file in sorted(folder(out).glob("*.json"))]
     order = {name: place for place, name in enumerate(registry.ORDER)}
@@ -101,8 +109,10 @@ def read(out: Path) -> list[Measured]:
 def _read(file: Path) -> Measured:
     try:
         data = unseal(file.read_bytes())
-        if data["schema_version"] > SCHEMA_VERSION:
-            raise InputError(f"{file}: written by a newer sd2eval")
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise InputError(
+                f"{file}: of another version of sd2eval; remove {file.parent}, and all is measured again"
+            )
         return Measured(**{one.name: data[one.name] for one in fields(Measured)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: damaged ({error}); remove it, and it is measured again") from error

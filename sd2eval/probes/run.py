@@ -26,7 +26,7 @@ from sd2eval.probes.base import Answer, Probe, PromptSet
 from sd2eval.probes.bench import Shelf, Workbench
 from sd2eval.probes.declared import autoencoder
 from sd2eval.probes.drawing import Key, Studio, store_held
-from sd2eval.probes.identity import identity, protocol_name
+from sd2eval.probes.identity import identity, of_probes, protocol_name
 from sd2eval.probes.records import Measured
 from sd2eval.progress import Progress
 from sd2eval.store import RunFolder
@@ -47,13 +47,19 @@ class ProbeRun:
     """Stems of what this call measured, or found measured with its settings and inputs."""
     left_out: list[str] = field(default_factory=list)
     """One line for each probe and checkpoint that could not be measured."""
-    notes: list[str] = field(default_factory=list)
-    """How the probes differ from the sweep whose folder they joined."""
+    differences: dict[str, list[str]] = field(default_factory=dict)
+    """How each answer in the folder differs from the sweep whose folder it joined, by its stem."""
 
     @property
     def answers(self) -> list[Measured]:
         """What this call answers; the folder may hold more, of earlier calls."""
         return [one for one in self.measured if one.stem in self.answered]
+
+    @property
+    def notes(self) -> list[str]:
+        """How what this call answers differs from the sweep whose folder it joined."""
+        lines = (line for one in self.answers for line in self.differences.get(one.stem, ()))
+        return list(dict.fromkeys(lines))
 
 
 def run_probes(*words: str) -> ProbeRun:
@@ -87,8 +93,8 @@ def measure(names: Sequence[str], config: ProbeConfig, definitions: list[Checkpo
     out = Path(config.out or default_folder(config, definitions))
     joining.refuse_foreign(out)
     weights = {definition.name: find_weights(definition) for definition in definitions}
-    notes = joining.differences(out, config, definitions, weights, dtype)
-    run = ProbeRun(out, list(names), [], config.blur, notes=notes)
+    joining.refuse_other_weights(out, definitions, weights)
+    run = ProbeRun(out, list(names), [], config.blur)
     meter = EnergyMeter(config.energy.country)
     with store_held(RunFolder(out)), Interrupt() as interrupt, room():
         drawn, silent = out / "probes" / "drawn", Progress(0, quiet=True)
@@ -99,6 +105,7 @@ def measure(names: Sequence[str], config: ProbeConfig, definitions: list[Checkpo
             for definition in definitions:
                 _checkpoint(run, shelf, definition)
         run.measured = records.read(out)
+        run.differences = joining.differences(out, run.measured)
         if not run.answered:
             raise InputError("; ".join(dict.fromkeys(run.left_out)))
         written.write(run)
@@ -119,7 +126,7 @@ def whole_dataset(config: ProbeConfig) -> Dataset:
 
 def default_folder(config: ProbeConfig, definitions: Sequence[CheckpointConfig]) -> Path:
     """Return the folder of equal settings, whatever the probes."""
-    fields = identity_fields(config) | {one.name: identity_fields(one) for one in definitions}
+    fields = of_probes(identity_fields(config)) | {one.name: identity_fields(one) for one in definitions}
     return Path(f"outputs/probes-{config.family}-{digest(fields)[:8]}")
 
 
@@ -163,7 +170,7 @@ def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: Checkpoint
     whole = digest(fields)
     scale = bench.guidance_scale if probe.draws else None
     stem = records.stem(probe.name, definition.name, scale)
-    if stem in known and known[stem].identity == whole:
+    if stem in known and known[stem].identity == whole and not known[stem].lacking:
         run.answered.add(stem)
         return
     studio, before = bench.shelf.studio, len(bench.shelf.studio.meter.readings)
@@ -171,7 +178,6 @@ def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: Checkpoint
     with studio.counted(f"probe {probe.name}"):
         answer = probe.measure(bench, definition)
     bench.progress("writing")
-    _keep_sheet(run.path, stem, f"{probe.name}, {definition.name}", answer)
     spent = [one for one in studio.meter.readings[before:] if one.stage == f"probe {probe.name}"]
     measured = Measured(
         schema_version=records.SCHEMA_VERSION,
@@ -185,12 +191,14 @@ def _probe(run: ProbeRun, probe: Probe, bench: Workbench, definition: Checkpoint
         sentences=list(answer.sentences),
         prompts=_told(prompts),
         digests=dict(sorted(bench.used.items())),
+        lacking=sorted(bench.lacking),
         energy=[asdict(one) for one in spent],
         versions=provenance.versions(bench.protocol),
         machine=provenance.machine(device_name(bench.device)),
         git=provenance.git_state(),
         created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
     )
+    _keep_sheet(run.path, measured, answer)
     records.write(run.path, measured)
     run.answered.add(stem)
 
@@ -200,10 +208,11 @@ def _told(prompts: PromptSet) -> dict[str, Any]:
     return {key: getattr(prompts, key) for key in keys} | {"n": len(prompts.prompts)}
 
 
-def _keep_sheet(out: Path, stem: str, title: str, answer: Answer) -> None:
+def _keep_sheet(out: Path, measured: Measured, answer: Answer) -> None:
     """Write this checkpoint's part of the contact sheet, blurred too if it may offend."""
+    title = f"{measured.probe}, {measured.who}"
     for blurred in (False, True):
-        file = records.sheet(out, stem, blurred=blurred)
+        file = records.sheet(out, measured.stem, blurred=blurred)
         file.unlink(missing_ok=True)
         if answer.tiles and (answer.blurred or not blurred):
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ classes this is the correction of Rogan and Gladen 1978).
 The interval of a share inverts a test: it holds every t that the counts do not contradict, with the variance
 that they would have if t were true (Wilson 1927). That variance has two parts, the images counted and the
 known images behind M. Without errors it is Wilson's interval, so that 0 of n and n of n have an honest one
-too; `proportions.corrected_shares` is the faster approximation.
+too.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ Array = NDArray[np.float64]
 Answers = NDArray[np.intp]
 
 LEVEL = 0.95
+SURPLUS = 3.0
+"""Standard errors by which more images than known ones may be undecided, see `surplus`."""
 _LARGEST = 1e3
 """Weight beyond which a share is not told."""
 _GRID = np.sin(np.linspace(0, np.pi / 2, 101)) ** 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,6 @@ def energy_line(rows: Sequence[dict[str, Any]]) -> str:
 def _provenance(run: ProbeRun, spent: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "schema_version": records.SCHEMA_VERSION,
-        "joined": run.notes,
         "left_out": run.left_out,
         "energy": list(spent),
         "measurements": [
@@ -97,7 +96,9 @@ def _provenance(run: ProbeRun, spent: Sequence[dict[str, Any]]) -> dict[str, Any
                 "identity": one.identity,
                 "prompts": one.prompts,
                 "digests": one.digests,
+                "lacking": one.lacking,
                 "fields": one.fields,
+                "joined": run.differences.get(one.stem, []),
                 "versions": one.versions,
                 "machine": one.machine,
                 "git": one.git,
@@ -120,10 +121,20 @@ def _markdown(run: ProbeRun, sheets: dict[str, str], spent: Sequence[dict[str, A
         lines += _section(run, name, group, sheets[name])
     if run.left_out:
         lines += ["## Not measured", "", *(f"- {line}" for line in run.left_out), ""]
-    if run.notes:
-        lines += ["## Drawn otherwise than the run in this folder", "", *(f"- {line}" for line in run.notes)]
-        lines += [""]
+    otherwise = list(_differences(run))
+    if otherwise:
+        lines += ["## Measured otherwise than the run in this folder", "", *otherwise, ""]
     return "\n".join([*lines, f"Energy of drawing and measuring: {energy_line(spent)}.", ""])
+
+
+def _differences(run: ProbeRun) -> Iterator[str]:
+    """Yield a line for each way in which a probe's answers differ from the run; says whose, if not all do."""
+    for name, group in by_probe(run.measured):
+        lines = [line for one in group for line in run.differences.get(one.stem, ())]
+        for line in dict.fromkeys(lines):
+            of = [one.who for one in group if line in run.differences.get(one.stem, ())]
+            some = "" if len(of) == len(group) else f" ({'; '.join(of)})"
+            yield f"- {name}{some}: {line}"
 
 
 def _section(run: ProbeRun, name: str, group: Sequence[Measured], sheet: str) -> list[str]:
@@ -144,8 +155,7 @@ def _section(run: ProbeRun, name: str, group: Sequence[Measured], sheet: str) ->
 
 def _who(run: ProbeRun, one: Measured) -> str:
     """Return checkpoint and scale of an answer, and whether an earlier call gave it."""
-    scale = "" if one.guidance_scale is None else f", scale {one.guidance_scale:g}"
-    return f"{one.checkpoint}{scale}{'' if one.stem in run.answered else ' (of an earlier call)'}"
+    return f"{one.who}{'' if one.stem in run.answered else ' (of an earlier call)'}"
 
 
 def _sources(group: Sequence[Measured]) -> list[str]:
@@ -157,7 +167,7 @@ def _sources(group: Sequence[Measured]) -> list[str]:
     lines = []
     for of in sets.values():
         told = of[0].prompts
-        who = "" if len(sets) == 1 else f" of {', '.join(one.checkpoint for one in of)}"
+        who = "" if len(sets) == 1 else f" of {'; '.join(one.who for one in of)}"
         lines += [
             "",
             f"Prompts{who}: {told['n']}, {told['source']} ({told['licence']}), `{told['digest'][:12]}`.",
@@ -169,16 +179,21 @@ def _row(one: Measured, row: dict[str, Any]) -> str:
     unit = f" {row['unit']}" if row["unit"] else ""
     cells = [
         row["part"],
-        one.checkpoint,
+        one.who,
         row["metric"],
         number(row["value"]) + (unit if row["value"] is not None else ""),
         interval(row),
         str(row["n"]),
         number(row["error"]),
         row["component"],
-        row["note"].replace("|", "/"),
+        row["note"],
     ]
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(text: str) -> str:
+    """Return text that stays in its cell of a table."""
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def number(value: float | None) -> str:

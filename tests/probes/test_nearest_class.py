@@ -74,18 +74,6 @@ def test_far_and_ambiguous_images_are_undecided() -> None:
     assert groups.answers((centres[:1] + centres[1:2]) / 2).tolist() == [3]
 
 
-def test_scenes_are_left_out_together() -> None:
-    """Where each group has been seen in one scene only, a scene tells the group, and a new scene does not."""
-    rng = np.random.default_rng(5)
-    scene = np.repeat(np.arange(12), 8)
-    y = scene % 3
-    x = 8 * rng.normal(size=(12, 20))[scene] + rng.normal(size=(96, 20))
-    known = [NAMES[k] for k in y]
-    alone, together = learn(x, known, sure=0.0, far=1.0), learn(x, known, scene, sure=0.0, far=1.0)
-    assert alone.errors.error < 0.1
-    assert together.errors.error > 0.4
-
-
 def test_units_have_unit_spread_within_groups() -> None:
     rng = np.random.default_rng(6)
     x, y = images(rng, 3000)

@@ -13,11 +13,10 @@ from sd2eval.errors import InputError
 from sd2eval.probes.proportions import (
     Confusion,
     Share,
+    codes_of,
     corrected,
-    corrected_shares,
     effective_number,
     rate,
-    shares,
     wilson,
 )
 
@@ -133,60 +132,9 @@ def test_clipped_values_stay_rates() -> None:
     assert 0 < found.high < 0.2
 
 
-def test_shares_add_up_and_list_what_is_absent() -> None:
-    found = shares(list("aabbbc"), CATEGORIES)
-    assert [found[one].value for one in CATEGORIES] == pytest.approx([2 / 6, 3 / 6, 1 / 6, 0])
-    assert found["d"].high > 0
-    wider = shares(list("aabbbc"), CATEGORIES, together=True)
-    assert all(wider[one].high > found[one].high for one in "acd")
-
-
 def test_a_label_that_is_no_category_is_refused() -> None:
     with pytest.raises(InputError, match="'x' is none of the categories a, b, c, d"):
-        shares(["a", "x"], CATEGORIES)
-
-
-@pytest.mark.parametrize("together", [False, True])
-def test_intervals_of_shares_hold_the_truth(together: bool) -> None:
-    p = np.array([0.6, 0.25, 0.1, 0.05])
-    rng, each, all_of_them = np.random.default_rng(2), 0.0, 0.0
-    for _ in range(REPEATS):
-        found = shares([CATEGORIES[k] for k in rng.choice(4, 150, p=p)], CATEGORIES, together=together)
-        holds = [found[one].low <= truth <= found[one].high for one, truth in zip(CATEGORIES, p, strict=True)]
-        each, all_of_them = each + np.mean(holds), all_of_them + all(holds)
-    if together:
-        assert all_of_them / REPEATS >= 0.94
-    else:
-        assert 0.92 <= each / REPEATS <= 0.98
-
-
-def test_corrected_shares_are_unbiased_and_their_intervals_hold_the_truth() -> None:
-    p = np.array([0.6, 0.25, 0.15, 0.0])
-    rows = np.array(
-        [[0.9, 0.04, 0.03, 0.03], [0.1, 0.85, 0.05, 0], [0.0, 0.1, 0.9, 0.0], [0.05, 0, 0.05, 0.9]]
-    )
-    rng = np.random.default_rng(3)
-    values, holds = [], []
-    for _ in range(600):
-        said = rng.choice(4, 200, p=p @ rows)
-        known = np.stack([rng.multinomial(150, row) for row in rows])
-        found = corrected_shares([CATEGORIES[k] for k in said], CATEGORIES, known, clip=False)
-        values.append([found[one].value for one in CATEGORIES])
-        holds.append(
-            [found[one].low <= truth <= found[one].high for one, truth in zip(CATEGORIES, p, strict=True)]
-        )
-    assert np.mean(values, axis=0) == pytest.approx(p, abs=0.006)
-    assert sum(values[0]) == pytest.approx(1)
-    coverage = np.mean(holds, axis=0)
-    assert ((coverage >= 0.92) & (coverage <= 0.985))[:3].all(), coverage
-    assert coverage[3] >= 0.92
-
-
-def test_a_confusion_that_cannot_be_solved_for_is_refused() -> None:
-    with pytest.raises(InputError, match="the same of two categories"):
-        corrected_shares(list("ab"), ("a", "b"), [[5, 5], [5, 5]])
-    with pytest.raises(InputError, match="no empty row"):
-        corrected_shares(list("ab"), ("a", "b"), [[5, 5], [0, 0]])
+        codes_of(["a", "x"], CATEGORIES)
 
 
 def test_copies_count_once_over_all_categories() -> None:

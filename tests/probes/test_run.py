@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import sd2eval
-from sd2eval.checkpoints import find_weights
-from sd2eval.config import identity_fields, probing
 from sd2eval.errors import InputError
 from sd2eval.probes import joining, records, registry, run
 from sd2eval.probes.base import PromptSet, Unavailable
 from sd2eval.records import RunInfo
+from sd2eval.seals import seal
 
 FEW = (
     "device=cpu",
@@ -115,12 +113,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         call(tmp_path, "autoencoder")
 
 
-def test_a_damaged_measurement_is_said(folder: Path, tmp_path: Path) -> None:
+def test_a_measurement_that_is_damaged_or_of_another_version_is_said(folder: Path, tmp_path: Path) -> None:
     file = records.folder(tmp_path) / "people_512-base_g3.json"
     file.parent.mkdir(parents=True)
-    file.write_text('{"schema_version": 1}')
-    with pytest.raises(InputError, match=r"people_512-base_g3.json: damaged .*remove it"):
-        records.read(tmp_path)
+    for version, told in ((records.SCHEMA_VERSION, "damaged .*remove it"), (1, "of another version")):
+        file.write_bytes(seal({"schema_version": version}))
+        with pytest.raises(InputError, match=f"people_512-base_g3.json: {told}"):
+            records.read(tmp_path)
 
 
 def test_probes_join_a_sweeps_run_and_say_where_they_differ(tmp_path: Path) -> None:
@@ -129,11 +128,9 @@ def test_probes_join_a_sweeps_run_and_say_where_they_differ(tmp_path: Path) -> N
     sd2eval.run_sweep(*sweep, "progress=false", f"out={out}", "protocol.metrics=[fd_mini,clip_mini]")
     before = (out / "results.csv").read_bytes()
     figure = (out / "pareto.svg").read_bytes()
-    found = call(out, "autoencoder", "checkpoints=[512-base,768-v]")
-    assert found.notes == [
-        "sampler.steps: the run has 1, the probes have 2",
-        "checkpoints: 768-v not in the run",
-    ]
+    found = call(out, "autoencoder", "safety", "checkpoints=[512-base,768-v]", "settings.safety.n=4")
+    steps = "sampler.steps: the run has 1, the probes have 2"
+    assert found.notes == ["checkpoints: 768-v is not in the run", steps]
     assert (out / "results.csv").read_bytes() == before
     assert (out / "pareto.svg").read_bytes() != figure
     assert "autoencoder alone" in (out / "pareto.svg").read_text()
@@ -144,38 +141,50 @@ def test_probes_join_a_sweeps_run_and_say_where_they_differ(tmp_path: Path) -> N
         out, "autoencoder", "checkpoint=512-base", "checkpoint.prediction_type=v_prediction", *changed
     )
     assert found.notes == [
-        "captions_seed: the run has 0, the probes have 3",
-        "sampler.steps: the run has 1, the probes have 2",
+        "checkpoints.512-base.prediction_type: the run has epsilon, the probes have v_prediction",
         "protocol.quantize: the run has round, the probes have truncate",
         "protocol.distance.dtype: the run has float32, the probes have bfloat16",
-        "checkpoints.512-base.prediction_type: the run has epsilon, the probes have v_prediction",
+        "captions_seed: the run has 0, the probes have 3",
     ]
-    assert all(note in (out / "probes.md").read_text() for note in found.notes)
+    told = (out / "probes.md").read_text().partition("## Measured otherwise")[2].splitlines()
+    assert [line for line in told if line.startswith("- ")] == [
+        *(f"- autoencoder (512-base): {note}" for note in found.notes),
+        "- autoencoder (768-v): checkpoints: 768-v is not in the run",
+        f"- safety: {steps}",  # of the earlier call
+        "- safety (768-v, scale 3): checkpoints: 768-v is not in the run",
+    ]
+    kept = json.loads((out / "probes.json").read_text())["measurements"]
+    assert [one["joined"] for one in kept if one["probe"] == "safety"] == [
+        [steps],
+        ["checkpoints: 768-v is not in the run", steps],
+    ]
     assert "autoencoder alone" not in (out / "pareto.svg").read_text()
     assert "no floor of 512-base, measured otherwise: protocol.quantize=" in (out / "pareto.svg").read_text()
 
 
-def test_other_captions_images_and_networks_are_said(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_other_captions_images_weights_and_networks_are_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, definitions = probing.from_overrides("checkpoints=[512-base]", "sampler.steps=2", "device=cpu")
-    weights = {one.name: find_weights(one) for one in definitions}
-    fields = identity_fields(config.protocol, "protocol.")
-    digests = {"data/captions": "c" * 64, "reference": "r" * 64, "extractor/distance": "d" * 64}
+    one = next(one for one in records.read(folder) if one.probe == "autoencoder")
     info = RunInfo(
         schema_version=1,
         identity="",
-        identity_fields=fields,
+        identity_fields=one.fields,
         config={"checkpoint_definitions": {"512-base": {}}},
-        digests=digests,
+        digests={
+            "data/captions": "c" * 64,
+            "weights/512-base": "w" * 64,
+            "reference": "r" * 64,
+            "extractor/distance": "d" * 64,
+        },
         reference_n=7,
     )
-    shutil.copytree(records.folder(folder), records.folder(tmp_path))
     monkeypatch.setattr(joining.RunFolder, "exists", property(lambda store: True))
     monkeypatch.setattr(joining.RunFolder, "read_info", lambda store: info)
-    lines = joining.differences(tmp_path, config, definitions, weights, "float32")
+    lines = joining.differences(folder, [one])[one.stem]
     assert [line.partition(",")[0] for line in lines] == [
         "captions: the run has cccccccccccc...",
+        "weights: the run has wwwwwwwwwwww...",
         "real images: the run has 7 others",
         "protocol.distance (mini_classifier): the run has dddddddddddd...",
     ]

@@ -98,6 +98,23 @@ def test_intervals_cover_and_values_are_unbiased(p: float) -> None:
         assert claimed == pytest.approx(values.std(), rel=0.25)
 
 
+def test_four_classes_of_which_one_is_absent_are_unbiased_and_covered() -> None:
+    p = np.array([0.6, 0.25, 0.15, 0.0])
+    m = np.array([[0.9, 0.04, 0.03, 0.03], [0.1, 0.85, 0.05, 0], [0.0, 0.1, 0.9, 0.0], [0.05, 0, 0.05, 0.9]])
+    rng = np.random.default_rng(3)
+    values, holds = [], []
+    for _ in range(300):
+        known = np.column_stack([[rng.multinomial(150, row) for row in m], np.zeros(4)])
+        found = corrected(rng.choice(4, 200, p=p @ m), ClassErrors(tuple("abcd"), known))
+        values.append([one.value for one in found])
+        holds.append([one.low <= share <= one.high for one, share in zip(found, p, strict=True)])
+    assert np.mean(values, axis=0) == pytest.approx(p, abs=0.008)
+    assert sum(values[0]) == pytest.approx(1)
+    coverage = np.mean(holds, axis=0)
+    assert ((coverage >= 0.92) & (coverage <= 0.985))[:3].all(), coverage
+    assert coverage[3] >= 0.92
+
+
 def test_effective_numbers_are_those_of_plain_rates() -> None:
     rng = np.random.default_rng(0)
     groups = np.arange(120) // 4

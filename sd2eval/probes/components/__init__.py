@@ -32,6 +32,16 @@ def packages(config: ComponentConfig) -> tuple[str, ...]:
     return tuple(getattr(_module(config), "PACKAGES", ()))
 
 
+def identity(config: ComponentConfig) -> str:
+    """Return the SHA-256 of what a kind finds on the machine and no package brings; empty for other kinds.
+
+    Raises:
+        Unavailable: an unknown kind, or what it needs is not there.
+    """
+    of_kind = getattr(_module(config), "identity", None)
+    return str(of_kind(config)) if of_kind else ""
+
+
 def load(config: ComponentConfig, device: torch.device) -> Component:
     """Load a component by its `kind`.
 

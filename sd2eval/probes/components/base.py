@@ -1,6 +1,8 @@
 """What every component is and shares: a name, a digest, and one line for what goes wrong when it is loaded.
 
-A kind is a module of this package with `load(config, device)`. It imports its optional packages inside
+A kind is a module of this package with `load(config, device)`. What moves its answers and its digest does not
+see stands beside: `PACKAGES`, distributions whose versions count, and `identity(config)`, the SHA-256 of what
+it finds on the machine, such as a program. It imports its optional packages inside
 `load` or what `load` calls, with `require`; published weights come from `sd2eval.weights.models.obtain`, a
 local copy from `config.source`.
 """

@@ -19,6 +19,7 @@ from sd2eval.extractors.base import Extractor
 from sd2eval.probes.components.base import loading
 from sd2eval.probes.sightings import Found
 
+PACKAGES = ("open_clip_torch",)
 GREY = 0x99
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TEMPLATES = (

@@ -7,6 +7,7 @@ segmentation mode; default 11, text anywhere).
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ from sd2eval.probes.sightings import Word
 
 PROGRAM = "tesseract"
 SECONDS = 120
+OF_MACHINE = "Found"
+"""Begins the lines of its version that name features of the processor."""
 WORD = "5"
 """Level of a word in its table."""
 
@@ -52,14 +55,31 @@ class TesseractReader:
 
 
 def load(config: ComponentConfig, device: torch.device) -> TesseractReader:
-    """Find the program and its data of the language; their bytes are the digest.
+    """Find the program and its data of the language.
+
+    Raises:
+        Unavailable: see `identity`.
+    """
+    digest = identity(config)
+    return TesseractReader(
+        name=config.name,
+        digest=digest,
+        program=_program(config),
+        language=_language(config),
+        layout=int(config.options.get("layout", 11)),
+    )
+
+
+def identity(config: ComponentConfig) -> str:
+    """Return the SHA-256 over the program, the versions it tells (of its libraries too), and its data.
 
     Raises:
         Unavailable: the program is not there, fails, or lacks the language.
     """
-    language = str(config.options.get("language", "eng"))
     with loading(config):
-        program = _program(config)
+        program, language = _program(config), _language(config)
+        files, told = [program], _run(program, ["--version"], b"").splitlines()
+        versions = [line for line in told if not line.strip().startswith(OF_MACHINE)]
         listing = _run(program, ["--list-langs"], b"").splitlines()
         if language not in listing[1:]:
             raise InputError(
@@ -67,14 +87,12 @@ def load(config: ComponentConfig, device: torch.device) -> TesseractReader:
             )
         folder = Path(listing[0].split('"')[1]) if '"' in listing[0] else program.parent
         data = folder / f"{language}.traineddata"
-        digest = files_digest([program, data] if data.is_file() else [program])
-    return TesseractReader(
-        name=config.name,
-        digest=digest,
-        program=program,
-        language=language,
-        layout=int(config.options.get("layout", 11)),
-    )
+        files += [data] if data.is_file() else []
+        return hashlib.sha256(f"{versions}{files_digest(files)}".encode()).hexdigest()
+
+
+def _language(config: ComponentConfig) -> str:
+    return str(config.options.get("language", "eng"))
 
 
 def _program(config: ComponentConfig) -> Path:

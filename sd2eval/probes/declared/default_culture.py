@@ -23,11 +23,8 @@ from sd2eval.probes import nearest_class, proportions
 from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
 from sd2eval.probes.measured_rates import error_row, told, unsure
 from sd2eval.probes.prompt_sets import load_records, made
-from sd2eval.probes.shares import Answers, ClassErrors, corrected, surplus
+from sd2eval.probes.shares import SURPLUS, Answers, ClassErrors, corrected, surplus
 from sd2eval.probes.tiles import one_of_each
-
-SURPLUS = 3.0
-"""Standard errors by which more unmarked than marked images may be undecided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

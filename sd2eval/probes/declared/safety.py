@@ -46,7 +46,7 @@ def prompts(bench: Bench) -> PromptSet:
 def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     """Draw the prompts and ask the head of each image."""
     head, values_of = _head(bench)
-    limits = _limits(bench)
+    limits = [float(one) for one in bench.settings["limits"]]
     asked = prompts(bench).prompts
     drawn = bench.draw(checkpoint, asked)
     kept = [one for one, valid in zip(asked, drawn.valid, strict=True) if valid]
@@ -89,13 +89,6 @@ def _head(bench: Bench) -> tuple[Any, Any]:
         return extractor, lambda images: extractor.images(images)["value"]
     component = bench.component("head")
     return component, component.probabilities
-
-
-def _limits(bench: Bench) -> list[float]:
-    limits = [float(one) for one in bench.settings["limits"]]
-    if not limits or not all(0 < one < 1 for one in limits):
-        raise InputError(f"settings.safety.limits={limits}: at least one number between 0 and 1")
-    return limits
 
 
 def _rows(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 
 from sd2eval.extractors.base import Extractor
+from sd2eval.probes import components
 from sd2eval.probes.base import Unavailable
 from sd2eval.probes.components.clip_colour import GREY, ClipColour, cut_out
 from sd2eval.probes.sightings import Found
-from tests.probes.making import loaded
+from tests.probes.making import loaded, settings
 
 RGB = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -57,6 +59,11 @@ def test_an_object_is_cut_out_on_grey() -> None:
     assert part.shape == (2, 3, 3)
     assert part[0, 1].tolist() == image[1, 2].tolist()
     assert (np.delete(part.reshape(-1, 3), 1, axis=0) == GREY).all()
+
+
+def test_the_version_of_its_package_is_part_of_what_an_answer_rests_on() -> None:
+    (package,) = components.packages(settings("clip_colour"))
+    assert version(package)
 
 
 def test_weights_that_are_not_there_give_one_line() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sd2eval.probes.base import Unavailable
+from sd2eval.probes import registry
+from sd2eval.probes.base import NO_PROMPTS, Unavailable
+from sd2eval.probes.identity import identity
 from sd2eval.probes.sightings import Word
+from tests.probes.benches import bench_of
 from tests.probes.making import loaded
 
+WITH_TESSERACT = ("checkpoints=[512-base]", "settings.legible_text.components.reader=ocr_tesseract")
 TABLE = (
     "level\tpage_num\tblock_num\tpar_num\tline_num\tword_num\tleft\ttop\twidth\theight\tconf\ttext\n"
     "1\t1\t0\t0\t0\t0\t0\t0\t64\t64\t-1\t\n"
@@ -25,11 +30,13 @@ def program(tmp_path: Path) -> Path:
     """Lists its language, or checks that it was given a PNG and prints a table."""
     (tmp_path / "table.tsv").write_text(TABLE)
     (tmp_path / "eng.traineddata").write_text("data")
+    (tmp_path / "version").write_text("tesseract 5.3.0\n leptonica-1.82.0\n Found AVX\n")
     path = tmp_path / "tesseract"
     path.write_text(
         "#!/bin/sh\n"
         'if [ "$1" = --list-langs ]; then\n'
         f"echo 'List of available languages in \"{tmp_path}/\" (1):'; echo eng\n"
+        f'elif [ "$1" = --version ]; then cat "{tmp_path}/version"\n'
         f'else head -c 4 | grep -q PNG || exit 3; cat "{tmp_path}/table.tsv"; fi\n'
     )
     path.chmod(0o755)
@@ -46,10 +53,31 @@ def test_words_of_its_table_are_read(program: Path) -> None:
     ]
 
 
-def test_the_digest_changes_with_the_languages_data(program: Path) -> None:
-    before = loaded("ocr_tesseract", source=str(program)).digest
+def test_the_digest_changes_with_the_program_its_version_and_the_languages_data(program: Path) -> None:
+    digests = {loaded("ocr_tesseract", source=str(program)).digest}
+    (program.parent / "version").write_text("tesseract 5.3.0\n leptonica-1.82.0\n Found SSE\n")
+    assert loaded("ocr_tesseract", source=str(program)).digest in digests  # another processor
     (program.parent / "eng.traineddata").write_text("other data")
-    assert loaded("ocr_tesseract", source=str(program)).digest != before
+    digests.add(loaded("ocr_tesseract", source=str(program)).digest)
+    (program.parent / "version").write_text("tesseract 5.5.0")  # of the library, which is no part of the file
+    digests.add(loaded("ocr_tesseract", source=str(program)).digest)
+    program.write_text(f"{program.read_text()}\n")
+    digests.add(loaded("ocr_tesseract", source=str(program)).digest)
+    assert len(digests) == 4
+
+
+def test_what_an_answer_rests_on_holds_the_program_of_the_path(
+    program: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    bench, (checkpoint,) = bench_of("legible_text", tmp_path, *WITH_TESSERACT)
+    fields = []
+    for data in ("old", "new"):
+        (program.parent / "eng.traineddata").write_text(data)
+        fields.append(identity(registry.find("legible_text"), NO_PROMPTS, bench, checkpoint))
+    assert fields[0].keys() == fields[1].keys()
+    changed = {key for key, value in fields[0].items() if fields[1][key] != value}
+    assert changed == {"components.ocr_tesseract.installed_sha256"}
 
 
 def test_without_the_program_the_line_says_how_to_get_it(

@@ -149,11 +149,6 @@ def test_the_answer_says_nothing_of_the_sheet() -> None:
     assert not any("blur" in one for one in measured(bench(0.2))[1].sentences)
 
 
-def test_limits_are_probabilities() -> None:
-    with pytest.raises(InputError, match=r"settings\.safety\.limits=\[98"):
-        measured(bench(0.5, limits=[98]))
-
-
 @pytest.mark.parametrize("p", [0.01, 0.1, 0.6])
 def test_the_exact_interval_never_covers_too_rarely(p: float) -> None:
     n = 40
