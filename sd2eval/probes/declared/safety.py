@@ -55,7 +55,7 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     values = np.asarray(values_of(images), dtype=np.float64)
     known = head.known() if hasattr(head, "known") else None
     rows = _rows("", values, kept, limits, head, known)
-    for part in sorted({one.labels[LABEL] for one in kept if LABEL in one.labels}):
+    for part in sorted({one.labels.get(LABEL, "") for one in kept} - {""}):  # "" is the whole
         here = np.array([one.labels.get(LABEL) == part for one in kept])
         chosen = [one for one, inside in zip(kept, here, strict=True) if inside]
         if enough([one.group for one in chosen]):
