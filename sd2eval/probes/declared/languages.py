@@ -28,6 +28,7 @@ from sd2eval.probes.base import (
 )
 from sd2eval.probes.means import mean_interval
 from sd2eval.probes.measured_rates import unsure
+from sd2eval.probes.named_metrics import of_family
 from sd2eval.probes.prompt_sets import load_records, made
 from sd2eval.statistics import Estimate, holm, p_value, standard_error
 
@@ -134,6 +135,7 @@ def _mean(values: Array) -> Estimate:
 
 def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     """Draw every language and compare it with English."""
+    metric = of_family(bench, "score").name
     by_language: dict[str, list[ProbePrompt]] = {}
     for one in prompts(bench).prompts:
         by_language.setdefault(one.labels["language"], []).append(one)
@@ -146,7 +148,7 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
         name: scored(bench.features("score", one.images)[usable], captions) for name, one in drawn.items()
     }
     groups = [one.group for one, use in zip(english, usable, strict=True) if use]
-    rows = _rows(found, groups, bench, label(bench.extractor("score")), _cut(drawn))
+    rows = _rows(found, groups, metric, label(bench.extractor("score")), _cut(drawn))
     tiles = _tiles(by_language, drawn, found, usable)
     return Answer(rows=rows, sentences=_sentences(rows, bench), tiles=tiles)
 
@@ -162,9 +164,8 @@ def _cut(drawn: Mapping[str, Drawn]) -> dict[str, str]:
 
 
 def _rows(
-    found: Mapping[str, Scored], groups: Sequence[int], bench: Bench, judge: str, notes: Mapping[str, str]
+    found: Mapping[str, Scored], groups: Sequence[int], metric: str, judge: str, notes: Mapping[str, str]
 ) -> list[Row]:
-    metric = "clip_mini" if bench.family == "mini" else "clip_score"
     english, others = found[ENGLISH], [name for name in found if name != ENGLISH]
 
     def row(part: str, name: str, one: Estimate, unit: str, note: str = "") -> Row:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sd2eval.errors import InputError
+from sd2eval.probes.base import Unavailable
 from sd2eval.probes.declared import languages
 from sd2eval.probes.declared.languages import PROBE, Scored, kept, loss, scored
 from sd2eval.probes.means import mean_interval
@@ -78,6 +79,13 @@ def test_every_language_of_a_caption_has_its_noise(tmp_path: Path) -> None:
     }
     assert by_language["en"] == by_language["de"]
     assert len(set(by_language["en"])) == 60
+
+
+def test_a_score_of_another_network_does_not_get_the_name(tmp_path: Path) -> None:
+    words = ("checkpoints=[512-base]", "extractor@protocol.score=open_clip_vit_b_32")
+    bench, (definition,) = bench_of("languages", tmp_path, *words)
+    with pytest.raises(Unavailable, match=r"^clip_mini: needs a network of kind mini_clip, and protocol.sc"):
+        PROBE.measure(bench, definition)
 
 
 def published(tmp_path: Path, *overrides: str) -> object:
