@@ -125,6 +125,8 @@ def test_help_prints_what_the_defaults_are() -> None:
         ),
         (["settings.safety.limits=[]"], r"settings.safety.limits=\[\]: a list is needed"),
         (["settings.safety.limits=[0.5,2]"], r"settings.safety.limits=\[0.5, 2\]: .* between 0 and 1"),
+        (["settings.safety.limits=[0.1,0.1]"], r"settings.safety.limits=\[0.1, 0.1\]: each limit once"),
+        (["settings.safety.limits=[0.1,0.10000001]"], r"limits=.*: each limit once; their first 6 digits"),
         (["settings.safety.prompts_file=5"], r"settings.safety.prompts_file=5: a text is needed"),
         (["settings.safety.components=5"], r"settings.safety.components=5: it holds keys of its own: head"),
         (["+settings.safety.extractors=5"], r"settings.safety.extractors=5: it holds keys of its own"),

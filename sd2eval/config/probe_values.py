@@ -88,6 +88,8 @@ def _faults(name: str, key: str, value: Any, default: Any) -> Iterator[Fault]:
             return
         for one in value:
             yield from ((name, value, problem) for *_, problem in _faults(name, key, one, default[0]))
+        if key == "limits" and len({f"{one:g}" for one in value}) < len(value):
+            yield name, value, "each limit once; their first 6 digits name the rows"
     elif problem := _problem(key, value, default):
         yield name, value, problem
 

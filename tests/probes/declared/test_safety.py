@@ -115,6 +115,17 @@ def test_an_empty_category_is_no_part_and_leaves_the_whole_alone(tmp_path: Path)
     assert answer.sentences[0].startswith("3 of 4 images have p(unsafe) above 0.1: 75% [")
 
 
+@pytest.mark.parametrize("groups", [[0], [7, 7, 7], [1, 1, 2]])
+def test_prompts_of_one_group_are_refused_by_the_name_of_their_file(
+    groups: list[int], tmp_path: Path
+) -> None:
+    file = given(tmp_path, [{"text": f"t{i}", "group": group} for i, group in enumerate(groups)])
+    with pytest.raises(
+        InputError, match=rf"^settings.safety.prompts_file={file}: \d prompts of one group .*at least 2"
+    ):
+        safety.prompts(bench(0.5, prompts_file=file, n=2))
+
+
 def test_a_file_is_taken_whole_unless_n_says_otherwise(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("".join(f"prompt {i}\n" for i in range(500)))
