@@ -152,7 +152,7 @@ def test_probes_join_a_sweeps_run_and_say_where_they_differ(tmp_path: Path) -> N
     ]
     assert all(note in (out / "probes.md").read_text() for note in found.notes)
     assert "autoencoder alone" not in (out / "pareto.svg").read_text()
-    assert "no floor of 512-base, measured otherwise: protocol.quantize=" in (out / "pareto.svg").read_text()
+    assert "no floor of 512-base: it was measured with protocol.quantize=" in (out / "pareto.svg").read_text()
 
 
 def test_other_captions_images_and_networks_are_said(
