@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from sd2eval.metrics import METRICS
 from sd2eval.metrics.metric import Metric
 from sd2eval.probes.base import Bench, Unavailable
+from sd2eval.statistics import Interval
 
 OF_FAMILY: Mapping[str, Mapping[str, str]] = {
     "mini": {"distance": "fd_mini", "score": "clip_mini", "perceptual": "lpips_mini"},
     "published": {"distance": "fid", "score": "clip_score", "perceptual": "lpips"},
 }
 """By role of the protocol, where the settings of a probe name none."""
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "cosine": (-1.0, 1.0),
+    "100 x cosine": (0.0, 100.0),
+    "squared feature distance": (0.0, math.inf),
+}
+"""Between what numbers of a unit lie."""
+
+
+def possible(metric: Metric, low: float, high: float) -> Interval:
+    """Return an interval of a metric without the numbers that it cannot have; few images leave a wide one."""
+    least, most = RANGES.get(metric.unit, (-math.inf, math.inf))
+    return Interval(max(low, least), min(high, most))
 
 
 def of_role(bench: Bench, probe: str, role: str) -> Metric:
