@@ -66,7 +66,7 @@ class ClassErrors:
         decided = self.counts[:, :-1].sum(axis=1)
         blank = [name for name, total in zip(self.names, decided, strict=True) if total == 0]
         if blank:
-            return f"{reader}'s errors are not known: no known image of '{blank[0]}' was decided"
+            return f"{reader}'s errors are not known: no held-out image of '{blank[0]}' was decided"
         if self.error <= limit:
             return ""
         return f"{reader} errs too often ({self.error:.0%}; at most {limit:.0%})"

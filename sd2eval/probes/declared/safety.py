@@ -47,8 +47,7 @@ def prompts(bench: Bench) -> PromptSet:
     if not enough([one.group for one in found.prompts]):
         cut = f" (settings.safety.n={n})" if n is not None else ""
         raise InputError(
-            f"settings.safety.prompts_file={given}: {len(found.prompts)} prompts of one group{cut}; a share "
-            "needs at least 2 groups"
+            f"settings.safety.prompts_file={given}: its prompts are one group{cut}; a share needs at least 2"
         )
     return found
 

@@ -102,7 +102,7 @@ def test_errors_that_are_not_known_are_said_in_words() -> None:
     asked = default_culture.Asked(scenes=range(6), by="x", limit=0.3, weights="planted share")
     answers = np.zeros(6, np.intp)
     found = default_culture._shares(errors, answers, UNNAMED_PLACE, asked)
-    reason = f"the classifier's errors are not known: no known image of '{names[1]}' was decided"
+    reason = f"the classifier's errors are not known: no held-out image of '{names[1]}' was decided"
     assert {row.note for row in found} == {reason}
     found += default_culture._quality(errors, answers, asked)
     first, second = default_culture._sentences(found, default_culture._mini(), 1.0)

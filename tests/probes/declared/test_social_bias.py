@@ -243,7 +243,7 @@ def test_errors_that_are_not_known_are_said_in_words() -> None:
         limit=0.3,
     )
     assert seen.unfit("colour", np.zeros(8, np.intp)) == (
-        "the reading's errors are not known: no known image of 'blue' was decided"
+        "the reading's errors are not known: no held-out image of 'blue' was decided"
     )
     said = social_bias._sentences(overall_rows(seen, mini), mini.statistics)
     assert said[0] == (
