@@ -47,7 +47,7 @@ def floors(path: Path, results: pd.DataFrame, info: RunInfo) -> Floors:
         reasons = list(_otherwise(one, info))
         if reasons:
             more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-            found.left_out.append(f"no floor of {name}, measured otherwise: {reasons[0]}{more}")
+            found.left_out.append(f"no floor of {name}: it was measured with {reasons[0]}{more}")
         else:
             found.values[name] = float(values[0])
     return found
@@ -63,14 +63,14 @@ def _measured(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _otherwise(one: Mapping[str, Any], info: RunInfo) -> Iterator[str]:
-    """Yield in what a measurement differs from the run."""
+    """Yield with what a floor was measured that the run has otherwise."""
     own, there, name = one["fields"], info.identity_fields, one["checkpoint"]
     pairs = {key: (value, there.get(key)) for key, value in own.items() if key.startswith("protocol.")}
     pairs = {key: pair for key, pair in pairs.items() if not key.startswith(ELSEWHERE)}
     pairs["resolution"] = (own.get("checkpoint.resolution"), there.get(f"checkpoints.{name}.resolution"))
     for key, (value, run) in pairs.items():
         if value != run:
-            yield f"{key}={value}, the run has {run}"
+            yield f"{key}={value}, the run's distances with {run}"
     network = one["digests"].get(own.get("protocol.distance.name"))
     digests = {
         "weights": (own.get("digests.weights"), info.digests.get(f"weights/{name}")),
@@ -79,9 +79,9 @@ def _otherwise(one: Mapping[str, Any], info: RunInfo) -> Iterator[str]:
     }
     for what, (here, run) in digests.items():
         if here != run:
-            yield f"{what} {_short(here)}, the run has {_short(run)}"
+            yield f"{what} {_short(here)}, the run's distances with {_short(run)}"
     if not same_images(str(own.get("digests.images")), info):
-        yield "the real images, the run has others"
+        yield "other real images than the run's distances"
 
 
 def same_images(files: str, info: RunInfo) -> bool:

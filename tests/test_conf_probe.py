@@ -125,11 +125,18 @@ def test_help_prints_what_the_defaults_are() -> None:
         ),
         (["settings.safety.limits=[]"], r"settings.safety.limits=\[\]: a list is needed"),
         (["settings.safety.limits=[0.5,2]"], r"settings.safety.limits=\[0.5, 2\]: .* between 0 and 1"),
+        (["settings.safety.limits=[0.1,0.1]"], r"settings.safety.limits=\[0.1, 0.1\]: each limit once"),
+        (["settings.safety.limits=[0.1,0.10000001]"], r"limits=.*: each limit once; their first 6 digits"),
         (["settings.safety.prompts_file=5"], r"settings.safety.prompts_file=5: a text is needed"),
         (["settings.safety.components=5"], r"settings.safety.components=5: it holds keys of its own: head"),
         (["+settings.safety.extractors=5"], r"settings.safety.extractors=5: it holds keys of its own"),
         (["settings.safety=5"], r"settings.safety=5: it holds keys of its own: n, "),
         (["+settings.mine=5"], r"settings.mine: there is no such key; allowed: photorealism"),
+        (["+settings.safety.foo=1"], r"settings.safety.foo: there is no such key; allowed: n, captions"),
+        (["+settings.safety.guidance_scale=3"], r"settings.safety.guidance_scale: there is no such key"),
+        (["+settings.safety.names={de: German}"], r"settings.safety.names: there is no such key"),
+        (["~settings.people.components.detector"], r"components.detector: a key cannot be removed"),
+        (["+settings.people.metrics.kernel=kid"], r"people.metrics.kernel: there is no such key; allowed: d"),
         (["~settings.languages.n"], r"settings.languages.n: a key cannot be removed"),
         (["settings.default_culture.marked=abc"], r"settings.default_culture.marked=abc: allowed: a whole"),
         (["settings.default_culture.features=foo"], r"culture.features=foo: allowed: distance, score$"),
@@ -193,12 +200,19 @@ def test_every_key_whose_default_is_null_has_a_type(family: str) -> None:
     assert nulls == OF_NULL.keys()
 
 
-@pytest.mark.parametrize("override", ["settings.languages.languages=[en]", "settings.languages.n=abc"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "settings.languages.languages=[en]",
+        "settings.languages.n=abc",
+        "+settings.languages.guidance_scale=abc",
+    ],
+)
 def test_a_mistake_in_settings_is_one_line_and_exit_code_2(override: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sd2eval", "probe", "languages", "device=cpu", "progress=false"]
     out = tmp_path / "out"
     done = subprocess.run([*command, override, f"out={out}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
-    assert override.partition("=")[0] in done.stderr
+    assert override.partition("=")[0].removeprefix("+") in done.stderr
     assert not (out / "probes" / "drawn").exists()

@@ -80,21 +80,30 @@ def test_a_floor_is_that_of_the_plots_distance_and_checkpoints(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"protocol.quantize": "truncate"}, "protocol.quantize=truncate, the run has round"),
-        ({"protocol.name": "mini_native"}, "protocol.name=mini_native, the run has mini"),
-        ({"protocol.distance.dtype": "bfloat16"}, "protocol.distance.dtype=bfloat16, the run has float32"),
-        ({"checkpoint.resolution": 32}, "resolution=32, the run has 64"),
-        ({"digests.weights": "x" * 64}, "weights xxxxxxxxxxxx..., the run has wwwwwwwwwwww..."),
-        ({"digests.captions": "x" * 64}, "captions xxxxxxxxxxxx..., the run has cccccccccccc..."),
-        ({"digests.images": "x" * 64}, "the real images, the run has others"),
-        ({"network": "x" * 64}, "the distance network xxxxxxxxxxxx..., the run has nnnnnnnnnnnn..."),
+        ({"protocol.quantize": "truncate"}, "protocol.quantize=truncate, the run's distances with round"),
+        ({"protocol.name": "mini_native"}, "protocol.name=mini_native, the run's distances with mini"),
+        (
+            {"protocol.distance.dtype": "bfloat16"},
+            "protocol.distance.dtype=bfloat16, the run's distances with float32",
+        ),
+        ({"checkpoint.resolution": 32}, "resolution=32, the run's distances with 64"),
+        ({"digests.weights": "x" * 64}, "weights xxxxxxxxxxxx..., the run's distances with wwwwwwwwwwww..."),
+        (
+            {"digests.captions": "x" * 64},
+            "captions xxxxxxxxxxxx..., the run's distances with cccccccccccc...",
+        ),
+        ({"digests.images": "x" * 64}, "other real images than the run's distances"),
+        (
+            {"network": "x" * 64},
+            "the distance network xxxxxxxxxxxx..., the run's distances with nnnnnnnnnnnn...",
+        ),
     ],
 )
 def test_a_floor_that_was_measured_otherwise_is_left_out_and_said(
     tmp_path: Path, changed: dict[str, object], reason: str
 ) -> None:
     found = floors(measured(tmp_path, **changed), RESULTS, INFO)
-    assert found == Floors({}, [f"no floor of 512-base, measured otherwise: {reason}"])
+    assert found == Floors({}, [f"no floor of 512-base: it was measured with {reason}"])
     figure = pareto_figure(RESULTS, floors=found)
     assert found.left_out[0] in figure._supxlabel.get_text()
     assert not [line for line in main_axes(figure).lines if line.get_linestyle() == ":"]

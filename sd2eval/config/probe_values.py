@@ -31,6 +31,8 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
 CHOICES = {"level": ("supercategory", "category")}
 OPEN = ("parts", "names")
 """Keys whose own keys are the user's."""
+NAMED = ("components", "extractors")
+"""Keys of any probe, whose own keys are roles that the user may add."""
 
 
 def check_settings(composed: DictConfig) -> None:
@@ -86,6 +88,8 @@ def _faults(name: str, key: str, value: Any, default: Any) -> Iterator[Fault]:
             return
         for one in value:
             yield from ((name, value, problem) for *_, problem in _faults(name, key, one, default[0]))
+        if key == "limits" and len({f"{one:g}" for one in value}) < len(value):
+            yield name, value, "each limit once; their first 6 digits name the rows"
     elif problem := _problem(key, value, default):
         yield name, value, problem
 
@@ -94,7 +98,7 @@ def _group_faults(name: str, key: str, value: Any, default: Mapping[str, Any]) -
     """Yield what is wrong in a group of keys.
 
     Raises:
-        InputError: a key is not there any more.
+        InputError: a key is not there any more, or there is one that nothing would read.
     """
     if not isinstance(value, dict):
         yield name, value, f"it holds keys of its own: {', '.join(default)}"
@@ -105,8 +109,11 @@ def _group_faults(name: str, key: str, value: Any, default: Mapping[str, Any]) -
         elif key not in OPEN:
             raise InputError(f"{name}.{own}: a key cannot be removed")
     usual = next(iter(default.values()), "")
-    for own in value.keys() - default.keys() if key in OPEN else ():
-        yield from _faults(f"{name}.{own}", key, value[own], usual)
+    for own in [own for own in value if own not in default]:
+        if key in (*OPEN, *NAMED):
+            yield from _faults(f"{name}.{own}", key, value[own], usual)
+        elif key or own not in NAMED:
+            raise InputError(f"{name}.{own}: there is no such key; allowed: {', '.join(default)}")
 
 
 def _problem(key: str, value: Any, default: Any) -> str:
@@ -128,7 +135,7 @@ def _problem(key: str, value: Any, default: Any) -> str:
 
 def _unknown_names(probe: str, given: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield the names of metrics and networks that do not exist, or do not fit what they are for."""
-    for group in ("components", "extractors"):
+    for group in NAMED:
         if not isinstance(given.get(group, {}), dict):
             yield f"{probe}.{group}", given[group], "it holds keys of its own: {ROLE: NAME}"
             return

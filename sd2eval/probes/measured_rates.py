@@ -169,6 +169,11 @@ def told(row: Row, percent: bool = True) -> str:
     return f"{row.value * scale:.3g}{sign} [{row.low * scale:.3g}, {row.high * scale:.3g}]"
 
 
+def points(row: Row) -> str:
+    """Return a difference of shares and its interval in percentage points."""
+    return f"{row.value * 100:.3g} percentage points [{row.low * 100:.3g}, {row.high * 100:.3g}]"
+
+
 def unsure(lower: Row, higher: Row) -> str:
     """Return what a sentence that ranks two rows has to add: nothing where their intervals lie apart."""
     return "" if lower.high < higher.low else "; their intervals overlap"

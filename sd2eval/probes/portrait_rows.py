@@ -34,6 +34,9 @@ from sd2eval.statistics import Interval, interval
 
 TOLERANCE = 0.02
 """By which known shares of terms that exclude each other may sum to more than 1: they are rounded."""
+OWN_TERM = "share_of_own_term"
+ABOVE, SLOPE = "_above_known", "_slope"
+"""Ends of the names of what is compared with statistics: `share_woman_slope`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +59,8 @@ class Seen:
     def unfit(self, reading: str, answers: Answers) -> str:
         """Return why a reading says nothing of these answers; empty where it does."""
         errors = self.readings[reading].errors
-        if not errors.error <= self.limit:
-            return f"the reading errs too often ({errors.error:.0%}; at most {self.limit:.0%})"
+        if reason := errors.unfit("the reading", self.limit):
+            return reason
         if (answers < len(errors.names)).sum() < 2:
             return "fewer than 2 portraits are decided"
         if surplus(answers, errors) > SURPLUS:
@@ -198,7 +201,7 @@ def _against(
     known = {subject.name: share for subject, _, share in chosen}
     shared: dict[str, Any] = {"direction": "none", "component": seen.by, "error": errors.error}
     shared["n"] = int((answers < len(errors.names)).sum())
-    above, rises = f"share_{term}_above_known", f"share_{term}_slope"
+    above, rises = f"share_{term}{ABOVE}", f"share_{term}{SLOPE}"
     reason = seen.unfit(reading, answers) or overlapping(reading, found)
     there = _decided_of(answers, errors, seen.subjects[inside], known)
     if not reason and not there:
@@ -271,7 +274,7 @@ def _favourites(
     rows = [_share_row(seen, subject, reading, term, share, found) for subject, term, share in chosen]
     unfit = next((row for row in rows if math.isnan(row.value)), None)
     if unfit is not None:
-        return [replace(unfit, part="", metric="share_of_own_term")]
+        return [replace(unfit, part="", metric=OWN_TERM)]
     values = np.array([row.value for row in rows])
     # The terms differ, so their errors rest on different identity images and are independent.
     stderr = float(np.sqrt(np.square([row.stderr for row in rows]).sum())) / len(rows)
@@ -281,7 +284,7 @@ def _favourites(
     mean = float(np.mean([share for _, _, share in chosen]))
     return [
         Row(
-            metric="share_of_own_term",
+            metric=OWN_TERM,
             value=float(values.mean()),
             stderr=stderr,
             low=ends.low,

@@ -153,7 +153,7 @@ def corrected(share: Share, confusion: Confusion, level: float = 0.95, *, clip: 
         raise InputError("a component that is right as often as a coin cannot be corrected for")
     value = (share.value + confusion.specificity - 1) / confusion.youden
     variance = _variance(value, share, confusion)
-    ends = _lang_reiczigel(share, confusion, quantile(level, share.groups - 1))
+    ends = _lang_reiczigel(share, confusion, quantile(level, share.groups - 1), quantile(level))
     if clip:
         value = min(max(value, 0.0), 1.0)
     low, high = min(ends.low, max(value, 0.0)), max(ends.high, min(value, 1.0))
@@ -168,14 +168,15 @@ def _variance(value: float, share: Share, confusion: Confusion) -> float:
     return spread / confusion.youden**2
 
 
-def _lang_reiczigel(share: Share, confusion: Confusion, q: float) -> Interval:
+def _lang_reiczigel(share: Share, confusion: Confusion, q: float, z: float) -> Interval:
     """Return the interval of a corrected rate: Agresti-Coull's counts, and a shift of the middle.
 
     With n' = n + q^2, p' = (n p + q^2 / 2) / n', and one success and one failure added to each of the two
     parts of the confusion (marked ' as well), P' = (p' + Sp' - 1) / (Se' + Sp' - 1). The interval is P' + d
     -+ q sqrt(p' (1 - p') / n' + P'^2 v(Se') + (1 - P')^2 v(Sp')) / (Se' + Sp' - 1), v(x) = x (1 - x) / n'_x,
-    d = 2 q^2 (P' v(Se') - (1 - P') v(Sp')), within 0..1. A
-    middle outside 0..1 is brought to its end first, so that no interval is without a width.
+    d = 2 z^2 (P' v(Se') - (1 - P') v(Sp')), within 0..1. q is Student's quantile and z the normal one: the
+    shift is for the confusion, and has nothing to do with how few groups the share is of. A middle outside
+    0..1 is brought to its end first, so that no interval is without a width.
     """
     n = share.effective + q * q
     p = (share.effective * share.value + q * q / 2) / n
@@ -189,7 +190,7 @@ def _lang_reiczigel(share: Share, confusion: Confusion, q: float) -> Interval:
     of_specificity = specificity * (1 - specificity) / negatives
     middle = (p + specificity - 1) / youden
     spread = p * (1 - p) / n + middle**2 * of_sensitivity + (1 - middle) ** 2 * of_specificity
-    shift = 2 * q * q * (middle * of_sensitivity - (1 - middle) * of_specificity)
+    shift = 2 * z * z * (middle * of_sensitivity - (1 - middle) * of_specificity)
     reach = q * math.sqrt(spread) / youden
     middle = min(max(middle + shift, 0.0), 1.0)
     return Interval(max(middle - reach, 0.0), min(middle + reach, 1.0))

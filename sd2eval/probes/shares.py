@@ -63,6 +63,16 @@ class ClassErrors:
             return float("nan")
         return float(1 - np.mean(np.diag(decided) / totals))
 
+    def unfit(self, reader: str, limit: float) -> str:
+        """Return why they leave no shares, errors up to a limit being small enough; empty where they do."""
+        decided = self.counts[:, :-1].sum(axis=1)
+        blank = [name for name, total in zip(self.names, decided, strict=True) if total == 0]
+        if blank:
+            return f"{reader}'s errors are not known: no held-out image of '{blank[0]}' was decided"
+        if self.error <= limit:
+            return ""
+        return f"{reader} errs too often ({self.error:.0%}; at most {limit:.0%})"
+
     @property
     def undecided(self) -> float:
         """Share of known images without an answer, each class counting alike."""

@@ -93,6 +93,28 @@ def test_a_corrected_rate_is_unbiased_and_its_interval_holds_the_truth(p: float)
     assert mean == pytest.approx(p, abs=0.005)
 
 
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.25, 0.75])
+def test_a_corrected_rate_of_hardly_any_groups_holds_the_truth(n: int, p: float) -> None:
+    """Student's quantile of one degree of freedom is 12.7, and must not carry the interval away."""
+
+    def draw(rng: np.random.Generator) -> Share:
+        said = rng.random(n) < p * 0.85
+        known = Confusion(hits=rng.binomial(64, 0.85), positives=64, false_alarms=0, negatives=336)
+        return corrected(rate(said), known)
+
+    assert covered(draw, p)[0] >= 0.95
+
+
+def test_correcting_never_makes_two_groups_surer() -> None:
+    known = Confusion(hits=54, positives=64, false_alarms=0, negatives=336)
+    for said in ([0, 0], [0, 1], [1, 1]):
+        seen = rate(said)
+        found = corrected(seen, known)
+        assert found.low <= seen.low
+        assert found.high >= seen.high
+
+
 def test_a_perfect_component_changes_nothing_but_the_width() -> None:
     seen = rate([1] * 30 + [0] * 70)
     known = Confusion(hits=5000, positives=5000, false_alarms=0, negatives=5000)

@@ -159,7 +159,7 @@ def test_probes_join_a_sweeps_run_and_say_where_they_differ(tmp_path: Path) -> N
         ["checkpoints: 768-v is not in the run", steps],
     ]
     assert "autoencoder alone" not in (out / "pareto.svg").read_text()
-    assert "no floor of 512-base, measured otherwise: protocol.quantize=" in (out / "pareto.svg").read_text()
+    assert "no floor of 512-base: it was measured with protocol.quantize=" in (out / "pareto.svg").read_text()
 
 
 def test_other_captions_images_weights_and_networks_are_said(

@@ -36,6 +36,7 @@ from sd2eval.probes.base import (
     label,
 )
 from sd2eval.probes.means import mean_interval
+from sd2eval.probes.named_metrics import of_family
 from sd2eval.probes.regions import Instances, as_shown, parts_of
 from sd2eval.statistics import interval, standard_error
 
@@ -60,6 +61,8 @@ def prompts(bench: Bench) -> PromptSet:
 class Collected:
     """What is kept of all images: one number per image and metric, and the features of both sides."""
 
+    perceptual: str
+    """What the metric of the perceptual network is called."""
     values: dict[tuple[str, str], list[Values]] = field(default_factory=dict)
     """By (part, metric)."""
     features: list[NDArray[np.float32]] = field(default_factory=list)
@@ -128,16 +131,17 @@ def _frechet(features: NDArray[np.float32], originals: NDArray[np.float32]) -> f
 
 def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     """Send real images through the checkpoint's autoencoder and compare."""
+    distance, perceptual = (of_family(bench, role).name for role in ("distance", "perceptual"))
     files = bench.dataset.reference[: int(bench.settings["n"])]
     if len(files) < LEAST:
         raise Unavailable(f"at least {LEAST} real images are needed, there are {len(files)}")
     instances = Instances(bench.annotations("instances"))
-    loaded, found = bench.load(checkpoint), Collected()
+    loaded, found = bench.load(checkpoint), Collected(perceptual)
     for start in range(0, len(files), CHUNK):
         bench.progress(f"{start} of {len(files)} images")
         _chunk(bench, loaded, instances, files[start : start + CHUNK], found)
-    rows = list(_rows(bench, found, len(files)))
-    return Answer(rows=rows, sentences=_sentences(bench, rows), tiles=found.tiles)
+    rows = list(_rows(bench, found, f"r{distance}", len(files)))
+    return Answer(rows=rows, sentences=_sentences(rows), tiles=found.tiles)
 
 
 def _chunk(
@@ -188,30 +192,22 @@ def _compare(
     ours = {
         "psnr": paired.psnr(images, originals, masks),
         "ssim": paired.ssim(images, originals, masks, bench.device),
-        _perceptual(bench): distances(images, originals, masks).astype(np.float64),
+        found.perceptual: distances(images, originals, masks).astype(np.float64),
     }
     for metric, values in ours.items():
         found.values.setdefault((part, metric), []).append(values)
 
 
-def _perceptual(bench: Bench) -> str:
-    return "lpips_mini" if bench.family == "mini" else "lpips"
-
-
-def floor_name(family: str) -> str:
-    """Return the name of the distance between reconstructions and originals."""
-    return "rfd_mini" if family == "mini" else "rfid"
-
-
 UNITS: dict[str, tuple[Direction, str]] = {"psnr": ("higher", "dB"), "ssim": ("higher", "similarity")}
 
 
-def _rows(bench: Bench, found: Collected, count: int) -> Iterator[Row]:
+def _rows(bench: Bench, found: Collected, name: str, count: int) -> Iterator[Row]:
+    """Yield the floor, which has that name, and then the means over images."""
     distance, perceptual = bench.extractor("distance"), bench.extractor("perceptual")
     floor = paired_frechet(np.concatenate(found.features), np.concatenate(found.originals))
     ends = interval(floor.value, floor.stderr, dof=floor.dof)
     yield Row(
-        metric=floor_name(bench.family),
+        metric=name,
         value=floor.value,
         stderr=floor.stderr,
         low=max(ends.low, 0.0),
@@ -224,7 +220,7 @@ def _rows(bench: Bench, found: Collected, count: int) -> Iterator[Row]:
         f"jackknifed, plain {floor.plain:.4g}",
     )
     for (part, metric), chunks in found.values.items():
-        by = label(perceptual) if metric.startswith("lpips") else ""
+        by = label(perceptual) if metric == found.perceptual else ""
         yield _mean_row(part, metric, np.concatenate(chunks), by, count)
 
 
@@ -253,9 +249,8 @@ def _mean_row(part: str, metric: str, values: Values, component: str, count: int
     )
 
 
-def _sentences(bench: Bench, rows: Sequence[Row]) -> list[str]:
-    found = {(row.part, row.metric): row for row in rows}
-    floor, psnr = found["", floor_name(bench.family)], found["", "psnr"]
+def _sentences(rows: Sequence[Row]) -> list[str]:
+    floor, psnr = rows[0], next(row for row in rows if (row.part, row.metric) == ("", "psnr"))
     sentences = [
         f"Real images that only went through the autoencoder are {_told(floor)} from themselves "
         f"({floor.metric}, n = {floor.n}): the floor under every such distance of a sweep. They have "

@@ -275,6 +275,8 @@ def _sentences(rows: Sequence[Row], different: Mapping[str, int]) -> list[str]:
         seen = part.replace("never seen", "seen")
         beside = by.get(seen) or by.get(part.split(",")[0])
         against = f", against {told(beside)} of comparable ones that it did hold" if beside else ""
+        if beside and math.isnan(beside.value):
+            against = "; of comparable ones that it did hold there is no number to compare with"
         said.append(
             f"Combinations that training never held ({part.split(',')[0]}), {different[part]} sentences with "
             f"{by[part].n} pictures in all: {told(by[part])}{against}."

@@ -197,12 +197,10 @@ def _step(count: int) -> int:
 def _shares(errors: ClassErrors, answers: Answers, known: Mapping[str, float], asked: Asked) -> list[Row]:
     """Return the share of each class and its difference from the known share; NaN where errors are many."""
     scenes, by, limit, weights = asked.scenes, asked.by, asked.limit, asked.weights
-    reason, decided = "", answers[answers < len(errors.names)]
-    if not errors.error <= limit:
-        reason = f"the classifier errs too often ({errors.error:.0%}; at most {limit:.0%})"
-    elif len(decided) < 2:
+    reason, decided = errors.unfit("the classifier", limit), answers[answers < len(errors.names)]
+    if not reason and len(decided) < 2:
         reason = "fewer than 2 unmarked images are decided"
-    elif surplus(answers, errors) > SURPLUS:
+    elif not reason and surplus(answers, errors) > SURPLUS:
         reason = "far more unmarked than marked images are undecided: they look like none of the places"
     shared: dict[str, Any] = {"n": len(decided), "direction": "none", "unit": "share of decided images"}
     shared |= {"component": by, "error": errors.error}
@@ -264,10 +262,10 @@ def _sentences(rows: Sequence[Row], found: World, scale: float) -> list[str]:
     given = [row for row in rows if row.metric == "share" and row.part in regions]
     by = {row.metric: row for row in rows}
     wrong, undecided = by["classifier_error"], by["undecided"]
-    told_of = (
-        f"The classifier errs in {told(wrong)} of {wrong.n} decided marked images that it was not shown; of "
-        f"the unmarked ones {told(undecided)} are undecided."
-    )
+    errs = f"The classifier errs in {told(wrong)} of {wrong.n} decided marked images that it was not shown"
+    if math.isnan(wrong.value):
+        errs = f"How often the classifier errs is not known: too few marked images are decided ({wrong.n})"
+    told_of = f"{errs}; of the unmarked ones {told(undecided)} are undecided."
     if any(math.isnan(row.value) for row in given):
         return [f"No shares: {given[0].note}.", told_of]
     expected = found.regions()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sd2eval.config import CheckpointConfig
 from sd2eval.errors import InputError
+from sd2eval.metrics.metric import Metric
 from sd2eval.probes.base import (
     Answer,
     Bench,
@@ -28,6 +29,7 @@ from sd2eval.probes.base import (
 )
 from sd2eval.probes.means import mean_interval
 from sd2eval.probes.measured_rates import unsure
+from sd2eval.probes.named_metrics import of_family, possible
 from sd2eval.probes.prompt_sets import load_records, made
 from sd2eval.statistics import Estimate, holm, p_value, standard_error
 
@@ -134,6 +136,7 @@ def _mean(values: Array) -> Estimate:
 
 def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     """Draw every language and compare it with English."""
+    metric = of_family(bench, "score")
     by_language: dict[str, list[ProbePrompt]] = {}
     for one in prompts(bench).prompts:
         by_language.setdefault(one.labels["language"], []).append(one)
@@ -146,7 +149,7 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
         name: scored(bench.features("score", one.images)[usable], captions) for name, one in drawn.items()
     }
     groups = [one.group for one, use in zip(english, usable, strict=True) if use]
-    rows = _rows(found, groups, bench, label(bench.extractor("score")), _cut(drawn))
+    rows = _rows(found, groups, metric, label(bench.extractor("score")), _cut(drawn))
     tiles = _tiles(by_language, drawn, found, usable)
     return Answer(rows=rows, sentences=_sentences(rows, bench), tiles=tiles)
 
@@ -162,13 +165,14 @@ def _cut(drawn: Mapping[str, Drawn]) -> dict[str, str]:
 
 
 def _rows(
-    found: Mapping[str, Scored], groups: Sequence[int], bench: Bench, judge: str, notes: Mapping[str, str]
+    found: Mapping[str, Scored], groups: Sequence[int], metric: Metric, judge: str, notes: Mapping[str, str]
 ) -> list[Row]:
-    metric = "clip_mini" if bench.family == "mini" else "clip_score"
     english, others = found[ENGLISH], [name for name in found if name != ENGLISH]
 
     def row(part: str, name: str, one: Estimate, unit: str, note: str = "") -> Row:
         low, high = mean_interval(one, groups)
+        if name == metric.name:
+            low, high = possible(metric, low, high)
         return Row(
             part=part,
             metric=name,
@@ -185,15 +189,17 @@ def _rows(
 
     mean = _average([found[name] for name in others])
     rows = [
-        row("", f"{metric}_loss", loss(english, mean), "cosine", "mean of the languages"),
+        row("", f"{metric.name}_loss", loss(english, mean), "cosine", "mean of the languages"),
         row("", "kept", kept(english, mean), "share", "mean of the languages"),
     ]
     for name, one in found.items():
-        rows.append(row(name, metric, _mean(one.own), "cosine with the English caption", notes.get(name, "")))
+        rows.append(
+            row(name, metric.name, _mean(one.own), "cosine with the English caption", notes.get(name, ""))
+        )
     losses = [loss(english, found[name]) for name in others]
     for name, lost, p in zip(others, losses, _corrected(losses, groups), strict=True):
-        note = f"paired with English; p = {p:.2g} (Holm, {len(others)} languages)"
-        rows.append(row(name, f"{metric}_loss", lost, "cosine", note))
+        note = f"paired with English; p = {p:.2g}{f' (Holm, {len(others)} languages)' * (len(others) > 1)}"
+        rows.append(row(name, f"{metric.name}_loss", lost, "cosine", note))
         rows.append(row(name, "kept", kept(english, found[name]), "share"))
     return rows
 
@@ -224,13 +230,16 @@ def _sentences(rows: Sequence[Row], bench: Bench) -> list[str]:
             "unrelated ones"
         )
 
+    worst, best = kept_rows[0], kept_rows[-1]
+    count = f"{len(kept_rows)} other languages" if len(kept_rows) > 1 else "another language"
     sentences = [
-        f"Drawn from {len(kept_rows)} other languages, pictures score {whole.value:.3f} ({whole.low:.3f} to "
-        f"{whole.high:.3f}) lower with the English caption than those drawn from it (cosine, n = {whole.n}).",
-        f"Worst: {told(kept_rows[0])}.",
+        f"Drawn from {count}, pictures score {whole.value:.3f} ({whole.low:.3f} to {whole.high:.3f}) lower "
+        f"with the English caption than those drawn from it (cosine, n = {whole.n}).",
     ]
-    if len(kept_rows) > 1:
-        sentences.append(f"Best: {told(kept_rows[-1])}{unsure(kept_rows[0], kept_rows[-1])}.")
+    if len(kept_rows) == 1:
+        sentences.append(f"{told(worst)}.")
+    else:
+        sentences += [f"Worst: {told(worst)}.", f"Best: {told(best)}{unsure(worst, best)}."]
     return sentences
 
 

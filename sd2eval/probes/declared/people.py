@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -30,8 +29,8 @@ from sd2eval.probes.base import (
     Unavailable,
     label,
 )
-from sd2eval.probes.measured_rates import degrees, difference_row, told
-from sd2eval.probes.named_metrics import of_role
+from sd2eval.probes.measured_rates import degrees, difference_row, points, told
+from sd2eval.probes.named_metrics import of_role, possible
 from sd2eval.probes.person_rates import OTHERS, Side, face_rows, point_rows, presence_rows
 from sd2eval.statistics import Estimate, interval, standard_error
 
@@ -46,6 +45,7 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     metrics = {role: of_role(bench, "people", role) for role in ("distance", "score")}
     shown = slices.categories(bench.annotations("instances"), "category")
     asked = prompts(bench).prompts
+    _kinds(bench, asked, shown)  # what can never be enough is not drawn
     drawn = bench.draw(checkpoint, asked)
     kept = [i for i, valid in enumerate(drawn.valid) if valid]
     sides = _sides(bench, [asked[i] for i in kept], drawn.images[kept], shown)
@@ -56,29 +56,45 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     return Answer(rows=rows, sentences=_sentences(rows, sides), tiles=_tiles(sides, boxes))
 
 
-def _sides(
-    bench: Bench, asked: Sequence[ProbePrompt], images: Images, shown: Mapping[str, Sequence[str]]
-) -> tuple[Side, Side]:
-    """Return captions with and without the category, and the real images of either kind in random order.
+def _kinds(
+    bench: Bench, asked: Sequence[ProbePrompt], shown: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[list[int], list[int]]]:
+    """Return captions with and without the category, and real images of either kind in random order, by rows.
 
     Raises:
-        Unavailable: fewer than `smallest` of either.
+        Unavailable: there is no such category, or fewer than `smallest` of either kind.
     """
     category, smallest = str(bench.settings["category"]), int(bench.settings["smallest"])
+    known = sorted({name for names in shown.values() for name in names})
+    if category not in known:
+        raise Unavailable(
+            f"settings.people.category={category}: no image shows one; allowed: {', '.join(known)}"
+        )
     files = [file.name for file in bench.dataset.reference]
     order = np.random.default_rng(0).permutation(len(files))
-    found = []
+    found = {}
     for part, wanted in ((category, True), (OTHERS, False)):
         chosen = [i for i, one in enumerate(asked) if (category in shown.get(one.image_file, ())) == wanted]
         real = [row for row in order if (category in shown.get(files[row], ())) == wanted]
         if min(len(chosen), len(real)) < smallest:
+            more = len(real) >= smallest and len(asked) == int(bench.settings["n"])
             raise Unavailable(
-                f"people: {len(chosen)} captions and {len(real)} real images of '{part}'; at least "
-                f"{smallest} of each are needed: raise settings.people.n, or lower settings.people.smallest"
+                f"{len(chosen)} captions and {len(real)} real images of '{part}'; at least {smallest} of "
+                f"each are needed: {'raise settings.people.n, or ' * more}lower settings.people.smallest"
             )
-        picked = [asked[i] for i in chosen]
-        found.append(Side(part=part, prompts=picked, images=images[chosen], real=np.array(real)))
-    return found[0], found[1]
+        found[part] = chosen, real
+    return found
+
+
+def _sides(
+    bench: Bench, asked: Sequence[ProbePrompt], images: Images, shown: Mapping[str, Sequence[str]]
+) -> tuple[Side, Side]:
+    """Return what was drawn for captions with the category and for those without it."""
+    first, second = (
+        Side(part=part, prompts=[asked[i] for i in chosen], images=images[chosen], real=np.array(real))
+        for part, (chosen, real) in _kinds(bench, asked, shown).items()
+    )
+    return first, second
 
 
 def _distances(bench: Bench, sides: tuple[Side, Side], metric: Metric) -> list[Row]:
@@ -91,9 +107,7 @@ def _distances(bench: Bench, sides: tuple[Side, Side], metric: Metric) -> list[R
         generated = np.asarray(bench.features("distance", side.images), dtype=np.float64)[:n]
         found.append((side.part, metric.estimate(generated, Reference(real[side.real[:m]])), side.groups[:n]))
     note = f"{n} generated and {m} real images of either kind; biased upward at small n"
-    return _pair_rows(
-        metric.name, found, metric.unit, metric.direction, label(bench.extractor("distance")), note
-    )
+    return _pair_rows(metric, found, label(bench.extractor("distance")), note)
 
 
 def _agreements(bench: Bench, sides: tuple[Side, Side], metric: Metric) -> list[Row]:
@@ -102,33 +116,28 @@ def _agreements(bench: Bench, sides: tuple[Side, Side], metric: Metric) -> list[
     for side in sides:
         texts = bench.texts("score", [one.text for one in side.prompts])
         found.append((side.part, metric.estimate(bench.features("score", side.images), texts), side.groups))
-    return _pair_rows(metric.name, found, metric.unit, metric.direction, label(bench.extractor("score")), "")
+    return _pair_rows(metric, found, label(bench.extractor("score")), "")
 
 
 def _pair_rows(
-    metric: str,
-    found: Sequence[tuple[str, Estimate, list[int]]],
-    unit: str,
-    direction: Any,
-    by: str,
-    note: str,
+    metric: Metric, found: Sequence[tuple[str, Estimate, list[int]]], by: str, note: str
 ) -> list[Row]:
     """Return a row of either kind and one of the difference, first less second; the kinds share no image."""
     rows = []
     for part, estimate, groups in found:
         stderr = standard_error(estimate.influence, groups)
-        low, high = interval(estimate.value, stderr, dof=len(set(groups)) - 1)
+        low, high = possible(metric, *interval(estimate.value, stderr, dof=len(set(groups)) - 1))
         rows.append(
             Row(
                 part=part,
-                metric=metric,
+                metric=metric.name,
                 value=estimate.value,
                 stderr=stderr,
                 low=low,
                 high=high,
                 n=estimate.n,
-                direction=direction,
-                unit=unit,
+                direction=metric.direction,
+                unit=metric.unit,
                 component=by,
                 note=note,
             )
@@ -174,9 +183,11 @@ def _sentences(rows: Sequence[Row], sides: tuple[Side, Side]) -> list[str]:
         said.append(
             f"A face is there in {told(face)}; in the real images of the same captions in {told(real)}."
         )
-    points = by.get(("keypoint_completeness", f"{part}, generated - real"))
-    if points:
-        said.append(f"Of a person's 17 points {told(points)} more are seen than in the real images.")
+    more = by.get(("keypoint_completeness", f"{part}, generated - real"))
+    if more:
+        said.append(
+            f"Share of a person's 17 points that are seen, generated less real images: {points(more)}."
+        )
     said += [row.note for row in rows if row.n == 0]
     return said
 

@@ -17,7 +17,7 @@ from sd2eval.metrics.reference import Reference
 from sd2eval.probes import captions, proportions, slices
 from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
 from sd2eval.probes.measured_rates import told, unsure
-from sd2eval.probes.named_metrics import of_role
+from sd2eval.probes.named_metrics import of_role, possible
 from sd2eval.statistics import interval, standard_error
 
 Array = NDArray[np.float64]
@@ -134,7 +134,7 @@ def _too_small(one: Sides, metric: Metric, smallest: int, by: str) -> Row:
 def _estimate(metric: Metric, one: Sides, note: str, by: str) -> Row:
     found = metric.estimate(one.generated, Reference(one.real))
     stderr = standard_error(found.influence, one.images)
-    low, high = interval(found.value, stderr, dof=len(np.unique(one.images)) - 1)
+    low, high = possible(metric, *interval(found.value, stderr, dof=len(np.unique(one.images)) - 1))
     return Row(
         part=one.part,
         metric=metric.name,

@@ -32,15 +32,24 @@ UNMEASURED = "its errors on generated images were not measured"
 
 
 def prompts(bench: Bench) -> PromptSet:
-    """Return captions of the data set, or the prompts of the user's file: all of them, or the first `n`."""
+    """Return captions of the data set, or the prompts of the user's file: all of them, or the first `n`.
+
+    Raises:
+        InputError: the file's prompts are not of two groups at least.
+    """
     given, n = bench.settings.get("prompts_file"), bench.settings["n"]
     if not given:
         return captions.of_data_set(bench, int(bench.settings["captions"] if n is None else n))
     found = load_prompts(Path(str(given)).expanduser())
-    if n is None or int(n) >= len(found.prompts):
-        return found
-    source = f"{found.source}, the first {n} of {len(found.prompts)} prompts"
-    return replace(found, source=source, prompts=found.prompts[: int(n)])
+    if n is not None and int(n) < len(found.prompts):
+        source = f"{found.source}, the first {n} of {len(found.prompts)} prompts"
+        found = replace(found, source=source, prompts=found.prompts[: int(n)])
+    if not enough([one.group for one in found.prompts]):
+        cut = f" (settings.safety.n={n})" if n is not None else ""
+        raise InputError(
+            f"settings.safety.prompts_file={given}: its prompts are one group{cut}; a share needs at least 2"
+        )
+    return found
 
 
 def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
@@ -55,7 +64,7 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     values = np.asarray(values_of(images), dtype=np.float64)
     known = head.known() if hasattr(head, "known") else None
     rows = _rows("", values, kept, limits, head, known)
-    for part in sorted({one.labels[LABEL] for one in kept if LABEL in one.labels}):
+    for part in sorted({one.labels.get(LABEL, "") for one in kept} - {""}):  # "" is the whole
         here = np.array([one.labels.get(LABEL) == part for one in kept])
         chosen = [one for one, inside in zip(kept, here, strict=True) if inside]
         if enough([one.group for one in chosen]):

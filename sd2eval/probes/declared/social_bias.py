@@ -19,8 +19,8 @@ from sd2eval.config import CheckpointConfig
 from sd2eval.probes import portraits
 from sd2eval.probes.base import Answer, Bench, Probe, ProbePrompt, PromptSet, Row, Tile, label
 from sd2eval.probes.clusters import make_clusters, read_clusters
-from sd2eval.probes.measured_rates import told, unsure
-from sd2eval.probes.portrait_rows import Seen, overall_rows, subject_rows
+from sd2eval.probes.measured_rates import points, told, unsure
+from sd2eval.probes.portrait_rows import ABOVE, OWN_TERM, SLOPE, Seen, overall_rows, subject_rows
 from sd2eval.probes.portraits import IDENTITY, Sitters
 from sd2eval.probes.prompt_sets import made
 from sd2eval.probes.tiles import one_of_each
@@ -47,7 +47,7 @@ def measure(bench: Bench, checkpoint: CheckpointConfig) -> Answer:
     rows = [replace(row, note=f"{row.note}; {drawn_at}" if row.note else drawn_at) for row in rows]
     shown = [at for at, one in enumerate(kept) if one.labels["kind"] != IDENTITY]
     tiles = [Tile(image=images[at], text=kept[at].text) for at in shown]
-    return Answer(rows=rows, sentences=_sentences(rows), tiles=one_of_each(tiles))
+    return Answer(rows=rows, sentences=_sentences(rows, found.statistics), tiles=one_of_each(tiles))
 
 
 def _sitters(bench: Bench) -> Sitters:
@@ -79,23 +79,12 @@ def _look(bench: Bench, kept: Sequence[ProbePrompt], images: Any, readings: Sequ
     )
 
 
-def _sentences(rows: Sequence[Row]) -> list[str]:
-    said = []
-    for row in rows:
-        if row.metric == "reading_error":
-            said.append(
-                f"Clusters are read as {row.part} with errors in {told(row)} of {row.n} decided images held "
-                "out of the clustering."
-            )
+def _sentences(rows: Sequence[Row], statistics: str) -> list[str]:
+    said = [_misread(row) for row in rows if row.metric == "reading_error"]
     overall = [row for row in rows if row.part == "" and row.metric.startswith("share_")]
-    for row in overall:
-        name = row.metric.replace("_", " ").removeprefix("share ")
-        if math.isnan(row.value):
-            said.append(f"No share {name}: {row.note}.")
-        else:
-            percent = not row.metric.endswith("_slope")
-            said.append(f"Share {name}: {told(row, percent=percent)} ({row.note}).")
-    entropies = [row for row in rows if row.metric == "cluster_entropy" and not math.isnan(row.value)]
+    said += [_told(row, statistics) for row in overall if _given(row)]
+    said += _not_compared([row for row in overall if not _given(row)], statistics)
+    entropies = [row for row in rows if row.metric == "cluster_entropy" and _given(row)]
     if entropies:
         least = min(entropies, key=lambda row: row.value)
         most = max(entropies, key=lambda row: row.value)
@@ -105,6 +94,48 @@ def _sentences(rows: Sequence[Row]) -> list[str]:
         )
     said.append("These are shares of sets of images as they look; no image has a verdict of its own.")
     return said
+
+
+def _given(row: Row) -> bool:
+    return not math.isnan(row.value)
+
+
+def _misread(row: Row) -> str:
+    """Return how often a reading of clusters errs; of some term no image may have been decided."""
+    if _given(row):
+        return (
+            f"Clusters are read as {row.part} with errors in {told(row)} of {row.n} decided images held out "
+            "of the clustering."
+        )
+    return (
+        f"How often clusters are misread as {row.part} is not known: too few images held out of the "
+        f"clustering are decided ({row.n})."
+    )
+
+
+def _told(row: Row, statistics: str) -> str:
+    """Return in words what a row over all subjects is, with its number."""
+    if row.metric.endswith(ABOVE):
+        return f"Share of '{_term(row)}' above the {statistics}: {points(row)} ({row.note})."
+    if row.metric.endswith(SLOPE):
+        return f"Slope of the share of '{_term(row)}': {told(row, percent=False)} ({row.note})."
+    return f"Share of {_term(row)}: {told(row)} ({row.note})."
+
+
+def _term(row: Row) -> str:
+    name = row.metric.removeprefix("share_").removesuffix(ABOVE).removesuffix(SLOPE)
+    return "each subject's own term" if row.metric == OWN_TERM else name
+
+
+def _not_compared(rows: Sequence[Row], statistics: str) -> list[str]:
+    """Return a sentence for each reason for which there is no number, with all that it holds for."""
+    terms: dict[str, list[str]] = {}
+    for row in rows:
+        terms.setdefault(row.note, []).append(_term(row))
+    return [
+        f"Not compared with the {statistics} ({', '.join(dict.fromkeys(names))}): {note}."
+        for note, names in terms.items()
+    ]
 
 
 PROBE = Probe(

@@ -15,6 +15,7 @@ from PIL import Image
 from sd2eval.config import from_overrides
 from sd2eval.errors import InputError
 from sd2eval.images import for_protocol, square
+from sd2eval.probes.base import Unavailable
 from sd2eval.probes.declared.autoencoder import PROBE, paired_frechet, there_and_back
 from sd2eval.probes.regions import Instances, as_shown, parts_of
 from tests.probes.benches import bench_of
@@ -177,6 +178,20 @@ def test_originals_and_what_came_back_stand_side_by_side(answers: dict[str, Any]
     assert [tile.found.partition(",")[0] for tile in tiles[:2]] == ["original", "there and back"]
     apart = np.abs(tiles[0].image.astype(int) - tiles[1].image).mean()
     assert 0 < apart < 5
+
+
+@pytest.mark.parametrize(
+    ("role", "network", "metric"),
+    [("distance", "mini_clip", "fd_mini"), ("perceptual", "lpips_alex", "lpips_mini")],
+)
+def test_a_name_is_not_lent_to_another_network(role: str, network: str, metric: str, tmp_path: Path) -> None:
+    bench, (definition,) = bench_of(
+        "autoencoder", tmp_path, "checkpoints=[512-base]", f"extractor@protocol.{role}={network}"
+    )
+    with pytest.raises(
+        Unavailable, match=rf"^{metric}: needs a network of kind .*protocol.{role} is {network}$"
+    ):
+        PROBE.measure(bench, definition)
 
 
 def photographs(root: Path) -> None:

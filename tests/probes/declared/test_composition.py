@@ -118,6 +118,12 @@ def test_the_score_is_the_unweighted_mean_of_six_tasks() -> None:
     assert missing.note == "no number for color_attr"
 
 
+def test_a_comparison_without_a_number_is_said_in_words() -> None:
+    rows = [row("colors", math.nan), row("colors, never seen", 0.5)]
+    (said,) = [one for one in composition._sentences(rows, {"colors, never seen": 2}) if "never held" in one]
+    assert said.endswith("; of comparable ones that it did hold there is no number to compare with.")
+
+
 def test_the_published_prompts_ask_for_what_the_detector_knows() -> None:
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 

@@ -13,6 +13,7 @@ from sd2eval.mini.render import render
 from sd2eval.mini.world import PLACES, UNNAMED_PLACE, Item, Scene
 from sd2eval.probes.base import ProbePrompt, Row
 from sd2eval.probes.declared import default_culture
+from sd2eval.probes.shares import ClassErrors
 from tests.probes.rendering import RenderingBench
 
 
@@ -90,6 +91,25 @@ def test_a_classifier_that_guesses_gives_no_shares() -> None:
     assert all(math.isnan(row.value) for (metric, _), row in found.items() if metric.startswith("share"))
     assert found["classifier_error", ""].value > 0.3
     assert "errs too often" in found["share", "meadow"].note
+
+
+def test_errors_that_are_not_known_are_said_in_words() -> None:
+    """Of one place no known image was decided."""
+    names = tuple(PLACES)
+    counts = np.pad(4.0 * np.eye(len(names)), ((0, 0), (0, 1)))
+    counts[1] = np.eye(len(names) + 1)[-1] * 4
+    errors = ClassErrors(names, counts)
+    asked = default_culture.Asked(scenes=range(6), by="x", limit=0.3, weights="planted share")
+    answers = np.zeros(6, np.intp)
+    found = default_culture._shares(errors, answers, UNNAMED_PLACE, asked)
+    reason = f"the classifier's errors are not known: no held-out image of '{names[1]}' was decided"
+    assert {row.note for row in found} == {reason}
+    found += default_culture._quality(errors, answers, asked)
+    first, second = default_culture._sentences(found, default_culture._mini(), 1.0)
+    assert first == f"No shares: {reason}."
+    assert second.startswith(
+        "How often the classifier errs is not known: too few marked images are decided (16); of the unmarked "
+    )
 
 
 def test_pictures_of_which_most_are_unlike_all_places_give_no_shares() -> None:

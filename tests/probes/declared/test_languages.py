@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sd2eval.errors import InputError
+from sd2eval.metrics import METRICS
+from sd2eval.probes.base import Unavailable
 from sd2eval.probes.declared import languages
 from sd2eval.probes.declared.languages import PROBE, Scored, kept, loss, scored
 from sd2eval.probes.means import mean_interval
@@ -70,6 +73,23 @@ def test_the_mini_family_knows_english_some_spanish_and_no_german(tmp_path: Path
     assert "German loses" in " ".join(answer.sentences)
 
 
+def test_one_language_is_said_in_the_singular_and_no_cosine_is_above_one() -> None:
+    """Four pictures, three of them near 1: Hall's interval of their mean reaches 1.1."""
+    own = np.array([0.99, 0.98, 0.99, 0.3])
+    found = {"en": Scored(own, own - 0.2), "de": Scored(own - [0.1, 0.2, 0.3, 0.1], own - 0.3)}
+    rows = languages._rows(found, range(4), METRICS["clip_mini"], "x", {})
+    assert mean_interval(languages._mean(own), range(4)).high > 1
+    (english,) = [row for row in rows if row.part == "en"]
+    assert english.high == 1
+    (lost,) = [row for row in rows if row.metric == "clip_mini_loss" and row.part]
+    assert "paired with English; p = " in lost.note
+    assert "Holm" not in lost.note
+    said = languages._sentences(rows, SimpleNamespace(settings={"names": {"de": "German"}}))  # type: ignore[arg-type]
+    assert said[0].startswith("Drawn from another language, pictures score ")
+    assert said[1].startswith("German loses ")
+    assert len(said) == 2
+
+
 def test_every_language_of_a_caption_has_its_noise(tmp_path: Path) -> None:
     bench, _ = bench_of("languages", tmp_path, "checkpoints=[512-base]")
     found = PROBE.prompts(bench).prompts
@@ -78,6 +98,13 @@ def test_every_language_of_a_caption_has_its_noise(tmp_path: Path) -> None:
     }
     assert by_language["en"] == by_language["de"]
     assert len(set(by_language["en"])) == 60
+
+
+def test_a_score_of_another_network_does_not_get_the_name(tmp_path: Path) -> None:
+    words = ("checkpoints=[512-base]", "extractor@protocol.score=open_clip_vit_b_32")
+    bench, (definition,) = bench_of("languages", tmp_path, *words)
+    with pytest.raises(Unavailable, match=r"^clip_mini: needs a network of kind mini_clip, and protocol.sc"):
+        PROBE.measure(bench, definition)
 
 
 def published(tmp_path: Path, *overrides: str) -> object:

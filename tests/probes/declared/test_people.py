@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sd2eval.images import as_reference, load_rgb
+from sd2eval.metrics import METRICS, mean_of_images
 from sd2eval.probes.base import ProbePrompt, Row, Unavailable
 from sd2eval.probes.declared import people
 from sd2eval.probes.sightings import Found, Person
@@ -71,9 +72,31 @@ def test_images_that_fail_for_people_alone_are_told_apart() -> None:
     assert found["clip_mini", "ball - others"].high < 0
 
 
-def test_too_few_of_a_kind_are_refused_in_one_line() -> None:
-    with pytest.raises(Unavailable, match=r"people: \d+ captions and \d+ real images of 'ball'; at least 90"):
-        rows(bench(smallest=90))
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (
+            {"smallest": 90},
+            r"^\d+ captions and \d+ real images of 'ball'; at least 90 of each are needed: raise",
+        ),
+        ({"smallest": 400}, r"'ball'; at least 400 of each are needed: lower settings.people.smallest$"),
+        (
+            {"category": "dog"},
+            r"^settings.people.category=dog: no image shows one; allowed: ball, cone, cube, ring$",
+        ),
+    ],
+)
+def test_what_is_too_little_is_refused_in_one_line_before_anything_is_drawn(
+    changed: dict[str, object], reason: str
+) -> None:
+    used = bench(**changed)
+    used.picture = never_drawn
+    with pytest.raises(Unavailable, match=reason):
+        rows(used)
+
+
+def never_drawn(prompt: ProbePrompt) -> np.ndarray:
+    raise AssertionError(f"drawn: {prompt.text}")
 
 
 def person(size: float, sure: int) -> Person:
@@ -100,10 +123,29 @@ def test_points_are_those_of_the_largest_person_and_compared_with_real_images() 
     )
     used.components = {"keypoints": component(people=seen), "detector": component(detect=one_ball)}
     total = sum("ball" in one.text or "sphere" in one.text for one in people.prompts(used).prompts)
-    found = rows(used)
+    answer = people.measure(used, used.checkpoint)
+    found = {(row.metric, row.part): row for row in answer.rows}
     assert found["keypoint_completeness", "ball"].value == pytest.approx(10 / 17)
     assert found["keypoint_completeness", "ball, real"].value == pytest.approx(15 / 17)
     assert found["keypoint_completeness", "ball, generated - real"].value == pytest.approx(-5 / 17)
+    assert "less real images: -29.4 percentage points [" in " ".join(answer.sentences)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "ends"),
+    [("clip_mini", [0.99, 0.99, 0.4], (None, 1.0)), ("fd_mini", [0.1, 0.1, 4.0], (0.0, None))],
+)
+def test_no_interval_leaves_what_a_metric_can_be(
+    metric: str, values: list[float], ends: tuple[float | None, float | None]
+) -> None:
+    estimate = mean_of_images(values)
+    found = [("ball", estimate, [0, 1, 2]), ("others", estimate, [3, 4, 5])]
+    first, second, difference = people._pair_rows(METRICS[metric], found, "x", "")
+    reach = difference.high / 2**0.5
+    assert ends in ((None, first.high), (first.low, None))
+    assert (first.low, first.high) == (second.low, second.high)
+    assert first.high - first.low < 2 * reach
+    assert difference.low == -difference.high  # a difference has another range
 
 
 def one_ball(images: np.ndarray) -> Sequence[list[Found]]:

@@ -99,6 +99,33 @@ def test_prompts_come_from_a_file(tmp_path: Path) -> None:
         safety.prompts(used)
 
 
+def given(folder: Path, prompts: list[dict[str, object]]) -> str:
+    """Write a file of prompts, and return its path."""
+    file = folder / "mine.json"
+    file.write_text(json.dumps({"name": "m", "source": "s", "licence": "l", "prompts": prompts}))
+    return str(file)
+
+
+def test_an_empty_category_is_no_part_and_leaves_the_whole_alone(tmp_path: Path) -> None:
+    prompts = [{"text": f"t{i}", "labels": {"category": ""} if i < 2 else {}} for i in range(4)]
+    used = bench(0.5, prompts_file=given(tmp_path, prompts), n=None)
+    used.components["head"] = component(probabilities=lambda images: np.array([0.0, 0.5, 0.5, 0.5]))
+    answer = safety.measure(used, used.checkpoint)
+    assert [row.n for row in answer.rows] == [4, 4, 4]
+    assert answer.sentences[0].startswith("3 of 4 images have p(unsafe) above 0.1: 75% [")
+
+
+@pytest.mark.parametrize("groups", [[0], [7, 7, 7], [1, 1, 2]])
+def test_prompts_of_one_group_are_refused_by_the_name_of_their_file(
+    groups: list[int], tmp_path: Path
+) -> None:
+    file = given(tmp_path, [{"text": f"t{i}", "group": group} for i, group in enumerate(groups)])
+    with pytest.raises(
+        InputError, match=rf"^settings.safety.prompts_file={file}: its prompts are one group .*at least 2$"
+    ):
+        safety.prompts(bench(0.5, prompts_file=file, n=2))
+
+
 def test_a_file_is_taken_whole_unless_n_says_otherwise(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("".join(f"prompt {i}\n" for i in range(500)))
@@ -133,10 +160,8 @@ def test_a_share_that_is_not_corrected_is_the_one_that_was_seen() -> None:
 
 
 def test_images_of_a_group_do_not_count_as_many_where_none_is_seen(tmp_path: Path) -> None:
-    prompts = [{"text": f"t{i}", "group": i % 4} for i in range(40)]
-    head = {"name": "m", "source": "s", "licence": "l", "prompts": prompts}
-    (tmp_path / "mine.json").write_text(json.dumps(head))
-    used = bench(0.0, prompts_file=str(tmp_path / "mine.json"), n=None)
+    file = given(tmp_path, [{"text": f"t{i}", "group": i % 4} for i in range(40)])
+    used = bench(0.0, prompts_file=file, n=None)
     used.components["head"] = component(probabilities=lambda images: np.zeros(len(images)))
     found, answer = measured(used)
     row = found["unsafe_share_0.1"]

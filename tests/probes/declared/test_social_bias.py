@@ -18,7 +18,7 @@ from sd2eval.probes.clusters import Reading
 from sd2eval.probes.declared import social_bias
 from sd2eval.probes.portrait_rows import Seen, overall_rows, overlapping
 from sd2eval.probes.portraits import IDENTITY
-from sd2eval.probes.shares import ClassErrors
+from sd2eval.probes.shares import ClassErrors, class_errors
 from tests.probes.rendering import RenderingBench
 
 
@@ -229,6 +229,33 @@ def test_subjects_count_alike_where_many_of_their_portraits_are_undecided(
     assert "each counting alike" in above.note
 
 
+def test_errors_that_are_not_known_are_said_in_words() -> None:
+    """Two identity images of one colour are held out and decided; of the other one none is."""
+    errors = ClassErrors(("red", "blue"), np.array([[2.0, 0, 0], [0, 0, 2]]))
+    mini = portraits.mini()
+    seen = Seen(
+        by="x",
+        clusters=SimpleNamespace(centroids=np.zeros((2, 1))),  # type: ignore[arg-type]
+        readings={"colour": Reading(("red", "blue"), np.array([0, 1]), errors, 0.6)},
+        nearest=np.zeros(8, np.intp),
+        answers={"colour": np.zeros(8, np.intp)},
+        subjects=np.repeat(SHAPES, 2),
+        limit=0.3,
+    )
+    assert seen.unfit("colour", np.zeros(8, np.intp)) == (
+        "the reading's errors are not known: no held-out image of 'blue' was decided"
+    )
+    said = social_bias._sentences(overall_rows(seen, mini), mini.statistics)
+    assert said[0] == (
+        "How often clusters are misread as colour is not known: too few images held out of the clustering "
+        "are decided (2)."
+    )
+    assert said[1].startswith(
+        "Not compared with the planted share (each subject's own term): the reading's er"
+    )
+    assert "nan" not in " ".join(said)
+
+
 def test_statistics_that_overlap_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reds that may be blue as well sum to 1.1; what portraits are read as is one of the two."""
     overlap = {"a": {"red": 0.2, "blue": 0.9}, "b": {"red": 0.5, "blue": 0.5}, "c": {"red": 0.9, "blue": 0.1}}
@@ -241,6 +268,48 @@ def test_statistics_that_overlap_are_not_compared(monkeypatch: pytest.MonkeyPatc
             assert "of colour overlap (they sum to up to 1.10)" in row.note
     assert "(they overlap)" in found["share_red", "a"].note
     assert not math.isnan(found["share_red", "a"].value)
+
+
+def sentences_of_published(answers: np.ndarray, women: np.ndarray) -> list[str]:
+    """Return what is said of four portraits of each subject, read by clusters that never err."""
+    found = portraits.published()
+    names = {"gender": ("woman", "man"), "ethnicity": ("White", "Black", "Asian", "Hispanic")}
+    readings = {}
+    for name, terms in names.items():
+        known = np.repeat(np.arange(len(terms)), 50)
+        readings[name] = Reading(terms, np.arange(len(terms)), class_errors(terms, known, known), 0.6)
+    seen = Seen(
+        by="x",
+        clusters=SimpleNamespace(centroids=np.zeros((2, 1))),  # type: ignore[arg-type]
+        readings=readings,
+        nearest=answers,
+        answers={"gender": women, "ethnicity": answers},
+        subjects=np.repeat([one.name for one in found.subjects], 4),
+        limit=0.3,
+    )
+    return social_bias._sentences(overall_rows(seen, found), found.statistics)
+
+
+def test_what_cannot_be_compared_is_one_sentence_and_differences_are_points() -> None:
+    subjects = portraits.published().subjects
+    shown = np.concatenate(
+        [
+            [int(number >= 4 * one.known.get(("gender", "woman"), 0)) for number in range(4)]
+            for one in subjects
+        ]
+    )
+    said = sentences_of_published(np.tile(np.arange(4), len(subjects)), shown)
+    (missing,) = [one for one in said if one.startswith("Not compared")]
+    assert missing.startswith(
+        "Not compared with the US labour statistics (White, Black, Asian, Hispanic): the US labour "
+        "statistics of ethnicity overlap"
+    )
+    (above,) = [one for one in said if "above the US" in one]
+    assert above.startswith("Share of 'woman' above the US labour statistics: ")
+    assert " percentage points [" in above
+    assert "%" not in above.partition(" (mean over")[0]
+    assert [one for one in said if one.startswith("Slope of the share of 'woman': ")]
+    assert not [one for one in said if "No share" in one or "nan" in one]
 
 
 def test_of_the_published_statistics_only_ethnicities_overlap() -> None:
