@@ -184,9 +184,11 @@ def _plan(
     shown = {key: _shown(store, info, key) for key in sheets}
     anew |= {key for key, images in shown.items() if images is None}
     sampled = bool(anew) or any(one.part == "reference" for one in damaged)
-    paths = [path for key in sorted(anew) for path in _of_shard(store, info, key)]
+    tables = not sampled and any(one.part in ("table", "session", "extra") for one in damaged)
+    # First: were the repair killed after it moved a shard, a sweep would take the run for finished.
+    paths = list(DERIVED if sampled else (report.INDEX,) if tables else ())
+    paths += [path for key in sorted(anew) for path in _of_shard(store, info, key)]
     paths += [one.path for one in damaged if one.part != "shard"]
-    paths += DERIVED if sampled else ()  # without results.csv the sweep knows that something is left to do
     blocks = [len(Block.parse(key.split("/")[1])) for key in anew if (store.path / "shards" / key).is_dir()]
     finish = was_finished or any(note.sample for note in quarantine.open_notes(store))
     note = Note(
@@ -194,7 +196,7 @@ def _plan(
         damaged={one.path: one.what for one in damaged},
         moved=[path for path in dict.fromkeys(paths) if (store.path / path).exists()],
         sample=sampled and finish,
-        tables=not sampled and any(one.part in ("table", "session", "extra") for one in damaged),
+        tables=tables,
         shard_size=max(blocks, default=None),
         files=check_digests(store)[0].get("files", {}),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,9 +17,10 @@ import pytest
 
 import sd2eval
 from sd2eval.__main__ import main
-from sd2eval.errors import InputError
+from sd2eval.errors import InputError, Stopped
 from sd2eval.records import RunInfo
 from sd2eval.store import RunFolder
+from sd2eval.verification import quarantine, repair
 from sd2eval.verification.findings import Verification
 from sd2eval.verification.png import pixels_digest
 from tests import damage
@@ -243,6 +245,44 @@ def test_a_repair_killed_anywhere_goes_on(run: Path, whole: Path) -> None:
     found = sd2eval.verify_run(run, repair=True)
     assert found.findings == []
     assert_same_numbers_and_pixels(run, whole)
+
+
+@pytest.mark.parametrize("moved", [1, 2, 8, 10])
+def test_a_sweep_goes_on_with_what_a_killed_repair_moved(
+    moved: int, run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = quarantine.move
+
+    def killed(store: RunFolder, note: quarantine.Note) -> None:
+        move(store, dataclasses.replace(note, moved=note.moved[:moved]))
+        raise KeyboardInterrupt
+
+    damage.flip(damage.file_of(run, "features"), 99)
+    monkeypatch.setattr(quarantine, "move", killed)
+    with pytest.raises(Stopped):
+        sd2eval.verify_run(run, repair=True)
+    monkeypatch.undo()
+    sweep = [*damage.SMALL, f"out={run}"]
+    if moved <= len(repair.DERIVED):  # what is damaged is still there
+        with pytest.raises(InputError, match=rf"damaged shard .*verify {run} --repair`"):
+            sd2eval.run_sweep(*sweep)
+        sd2eval.verify_run(run, repair=True)
+    sd2eval.run_sweep(*sweep)
+    assert sd2eval.verify_run(run).findings == []
+    assert_same_numbers_and_pixels(run, whole)
+
+
+def test_a_sweep_writes_the_tables_that_a_killed_repair_left(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session is lost, and the energy in the tables is more than what is left adds up to."""
+    damage.flip(damage.file_of(run, "session"), 99)
+    monkeypatch.setattr(repair.Repair, "end", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(Stopped):
+        sd2eval.verify_run(run, repair=True)
+    monkeypatch.undo()
+    sd2eval.run_sweep(*damage.SMALL, f"out={run}")
+    assert sd2eval.verify_run(run).findings == []
 
 
 def test_a_stopped_repair_ends_with_the_code_for_resumable(run: Path, whole: Path) -> None:
