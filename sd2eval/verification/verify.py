@@ -24,6 +24,7 @@ ROUNDS = 2
 """Of a repair: what was run, then what was made of it."""
 
 
+@writing()
 def verify_run(
     path: str | Path,
     *,
@@ -42,7 +43,7 @@ def verify_run(
         progress: show on stderr how far it is.
 
     Raises:
-        InputError: there is no run, a newer sd2eval wrote it, or it cannot be repaired.
+        InputError: there is no run, a newer sd2eval wrote it, it may not be read, or it cannot be repaired.
         Stopped: a repair was interrupted; the same call goes on.
     """
     store = RunFolder.at(path)
@@ -53,7 +54,7 @@ def verify_run(
     _require_run(store)  # before a lock is left in a folder that is none
     work = Repair(store, data_root=data_root, device=device, progress=progress)
     lines: list[str] = []
-    with resumable(), writing():
+    with resumable():
         for _ in range(ROUNDS):
             with store.lock():  # what was found must still be so when it is moved
                 found = inspect(store, progress=progress)
