@@ -360,10 +360,6 @@ class RunFolder:
         """Write `name` as JSON with its own digest, see `seals`, and return its path."""
         return write_bytes(self.path / name, seal(data))
 
-    def write_text(self, name: str, text: str) -> Path:
-        """Write `name` and return its path."""
-        return write_bytes(self.path / name, text.encode())
-
     def refuse_foreign(self) -> None:
         """Refuse a folder that holds something else than a run, before anything is written into it.
 

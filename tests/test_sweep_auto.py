@@ -12,7 +12,7 @@ import pytest
 import sd2eval
 from sd2eval.errors import InputError
 from sd2eval.evaluate import complete, emissions
-from sd2eval.report import Run
+from sd2eval.run_tables import Run
 from sd2eval.stopping import looks
 from sd2eval.store import RunFolder
 

@@ -22,6 +22,7 @@ from sd2eval.errors import InputError
 from sd2eval.images import Pixels, load_rgb, write_png
 from sd2eval.plan import Block, Cell
 from sd2eval.records import ImageRecord, RunInfo
+from sd2eval.run_tables import INDEX
 from sd2eval.sheet import contact_sheet
 from sd2eval.store import RunFolder
 from sd2eval.verification import quarantine
@@ -33,7 +34,7 @@ from sd2eval.verification.record import check_digests, check_info
 GROUND = ("record", "digests", "prompts")
 DERIVED = (
     "results.csv",
-    report.INDEX,
+    INDEX,
     "results.json",
     "emissions.csv",
     "pareto.csv",
@@ -186,7 +187,7 @@ def _plan(
     sampled = bool(anew) or any(one.part == "reference" for one in damaged)
     tables = not sampled and any(one.part in ("table", "session", "extra") for one in damaged)
     # First: were the repair killed after it moved a shard, a sweep would take the run for finished.
-    paths = list(DERIVED if sampled else (report.INDEX,) if tables else ())
+    paths = list(DERIVED if sampled else (INDEX,) if tables else ())
     paths += [path for key in sorted(anew) for path in _of_shard(store, info, key)]
     paths += [one.path for one in damaged if one.part != "shard"]
     blocks = [len(Block.parse(key.split("/")[1])) for key in anew if (store.path / "shards" / key).is_dir()]

@@ -15,6 +15,7 @@ from sd2eval import evaluate
 from sd2eval.errors import InputError, resumable, writing
 from sd2eval.records import RunInfo
 from sd2eval.store import DIGESTS, RunFolder
+from sd2eval.transfer.digests import MISSING
 from sd2eval.transfer.meter import Meter
 from sd2eval.verification import record, shards, tables
 from sd2eval.verification.findings import Finding, Verification
@@ -140,7 +141,7 @@ def _lost_digests(
         sealed = b'"kept"' in file.read_bytes()  # written by the versions that write digests.json
     except OSError:
         sealed = False
-    return [Finding(path=DIGESTS, what="is missing", part="digests")] if sealed else []
+    return [Finding(path=DIGESTS, what=MISSING, part="digests")] if sealed else []
 
 
 def _check_shards(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sd2eval
-from sd2eval import evaluate, report
+from sd2eval import evaluate, report, run_tables
 from sd2eval.__main__ import main
 from sd2eval.errors import InputError
 from sd2eval.records import RunInfo
-from sd2eval.store import RunFolder
+from sd2eval.store import RunFolder, write_bytes
 from sd2eval.verification import verify
 from tests import damage
 
@@ -65,25 +65,28 @@ def test_a_sweep_that_ends_while_its_shards_are_read_is_not_damaged(
     assert sd2eval.verify_run(run).findings == []
 
 
+@pytest.mark.parametrize(
+    "look", [lambda store: verify.tables.check_index(store) == [], lambda store: sd2eval.load_run(store.path)]
+)
 def test_tables_that_are_written_again_while_they_are_compared_are_not_damaged(
-    run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    look: Callable[[RunFolder], object], run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end_the_sweep(whole, run)
     store, calls = RunFolder(run), 0
-    before = verify.tables.file_fault
+    before = run_tables.read_checked
 
-    def overtaken(file: Path, sha256: str | None) -> str:
+    def overtaken(file: Path, sha256: str | None = None) -> tuple[bytes, str]:
         nonlocal calls
         calls += 1
-        if calls == 1:  # a report with one metric less, whose package was taken away
-            report.reopen(store)
-            store.write_text("emissions.csv", (run / "emissions.csv").read_text() + "\n")
-            store.write_sealed(report.INDEX, {"files": {}})
+        if calls == 2:  # after the index: a report with one metric less, whose package was taken away
+            run_tables.reopen(store)
+            table = write_bytes(run / "emissions.csv", (run / "emissions.csv").read_bytes() + b"\n")
+            run_tables.close(store, [run / "results.csv", table])
         return before(file, sha256)
 
-    monkeypatch.setattr(verify.tables, "file_fault", overtaken)
-    assert verify.tables.check_index(store) == []
-    assert calls > 1
+    monkeypatch.setattr(run_tables, "read_checked", overtaken)
+    assert look(store)
+    assert calls > 2
 
 
 def test_a_repair_is_refused_before_it_looks_while_a_sweep_writes(
