@@ -68,6 +68,7 @@ class Repair:
         Raises:
             InputError: it cannot be done; nothing was moved then, unless by a repair before.
         """
+        _require_read(found)
         store, damaged = self.store, first_of(found)
         self.ground = any(finding.part in GROUND for finding in damaged)
         self.pending = False
@@ -113,6 +114,17 @@ def first_of(found: Verification) -> list[Finding]:
     """Return what is damaged and made again now: what was run, or where that is whole all the rest."""
     damaged = found.of("damaged")
     return [one for one in damaged if one.part in GROUND] or damaged
+
+
+def _require_read(found: Verification) -> None:
+    """Refuse to take for damaged what cannot be read: it may be whole, and hours of a GPU."""
+    unread = [finding for finding in found.findings if finding.unread]
+    if unread:
+        more = f", and {len(unread) - 1:,} more" if len(unread) > 1 else ""
+        raise InputError(
+            f"{found.path}/{unread[0].line}{more}; nobody knows whether that is damaged, so nothing "
+            "was moved: make it readable, or try again when its disk is well"
+        )
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -204,6 +205,20 @@ def test_a_repair_that_cannot_be_done_moves_nothing(run: Path) -> None:
     with RunFolder(run).lock(), pytest.raises(InputError, match="another sweep is writing here"):
         sd2eval.verify_run(run, repair=True)
     assert damage.changed(before, run) == set()
+
+
+@pytest.mark.parametrize("kind", damage.KINDS)
+def test_what_cannot_be_read_is_not_taken_for_damaged(kind: str, run: Path) -> None:
+    """A shard is damaged as well, which a repair would see to."""
+    file = damage.file_of(run, kind)
+    damage.cut(run / "shards" / "512-base" / "000004-000005" / "features.npz", 99)
+    before = damage.stamps(run)
+    words = rf"{re.escape(str(file))}: cannot be read \(Permission denied\); .* nothing was moved: make it"
+    with damage.closed(file), pytest.raises(InputError, match=words) as refused:
+        sd2eval.verify_run(run, repair=True)
+    assert "\n" not in str(refused.value)
+    assert damage.changed(before, run) == set()
+    assert not (run / "quarantine").exists()
 
 
 def test_other_pixels_than_before_are_said(run: Path) -> None:
