@@ -137,7 +137,7 @@ def test_a_precision_that_was_not_reached_is_said(done: Run, capsys: pytest.Capt
     strict = dataclasses.replace(done.info, config=done.info.config | {"precision": {"clip_mini": asked}})
     show(done)
     assert "not reached" not in capsys.readouterr().out
-    show(Run(done.path, strict))
+    show(dataclasses.replace(done, info=strict))
     out = " ".join(capsys.readouterr().out.split())
     said = f"precision.clip_mini={asked:g} is not reached by 2 of 4 cells"
     assert f"{said} (standard error up to {found['stderr'].max():.2g}): all {MOST} captions are used" in out
