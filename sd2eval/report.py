@@ -15,7 +15,7 @@ from sd2eval import evaluate, front, plots, run_tables, tables, terminal
 from sd2eval.errors import writing
 from sd2eval.evaluate import Measured
 from sd2eval.floors import floors
-from sd2eval.lock import Busy
+from sd2eval.lock import Busy, NoLocks
 from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
 from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
@@ -108,24 +108,29 @@ def _opened(run: Run) -> Run:
     return run
 
 
+@writing()
 def write_report(path: str | Path) -> Run:
     """Write a run's tables and figure again, from what is there now, and return it.
 
-    While a sweep is writing there, the scores are computed and nothing is written, which is said in one line.
+    While a sweep is writing there, and where nobody can hold the folder because its file system has no locks,
+    the scores are computed and nothing is written, which is said in one line.
 
     Raises:
         InputError: there is no run, or it cannot be written.
         Stopped: the disk is full.
     """
     store = RunFolder.at(path)
-    store.read_info()
+    # Without the lock, because of a large run it takes minutes, in which a sweep could not go on.
+    before, found = run_tables.inputs(store), Report.of(store)
     try:
-        with writing(), store.lock():
-            found = Report.of(store)
+        with store.lock("report"):
+            if run_tables.inputs(store) != before:
+                found = Report.of(store)
             _write(store, found)
     except Busy as busy:
-        found = Report.of(store)
-        LOG.warning("sd2eval: %s: a sweep is writing here (%s); nothing is written", store.path, busy.holder)
+        LOG.warning("sd2eval: %s; nothing is written", busy.state)
+    except NoLocks as none:
+        LOG.warning("sd2eval: %s; nothing is written", none)
     return _opened(Run(store.path, found.info, found.tables))
 
 

@@ -104,7 +104,7 @@ class Repair:
         store, notes = self.store, quarantine.open_notes(self.store)
         if any(note.sample for note in notes):
             _sweep(*self._settings, notes)
-        with store.lock():
+        with store.lock("repair"):
             if any(note.tables for note in notes) and not any(note.sample for note in notes):
                 report.write_tables(store.path)
             return [line for note in notes for line in _close(store, note)]

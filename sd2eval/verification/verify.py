@@ -57,7 +57,7 @@ def verify_run(
     lines: list[str] = []
     with resumable():
         for _ in range(ROUNDS):
-            with store.lock():  # what was found must still be so when it is moved
+            with store.lock("repair"):  # what was found must still be so when it is moved
                 found = inspect(store, progress=progress)
                 done = work.begin(found)
             if not (done or work.pending):
