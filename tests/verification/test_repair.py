@@ -21,7 +21,7 @@ from sd2eval.__main__ import main
 from sd2eval.errors import InputError, Stopped
 from sd2eval.records import RunInfo
 from sd2eval.store import RunFolder
-from sd2eval.verification import quarantine, repair
+from sd2eval.verification import planned, quarantine, repair
 from sd2eval.verification.findings import Verification
 from sd2eval.verification.png import pixels_digest
 from tests import damage
@@ -278,7 +278,7 @@ def test_a_sweep_goes_on_with_what_a_killed_repair_moved(
         sd2eval.verify_run(run, repair=True)
     monkeypatch.undo()
     sweep = [*damage.SMALL, f"out={run}"]
-    if moved <= len(repair.DERIVED):  # what is damaged is still there
+    if moved <= len(planned.DERIVED):  # what is damaged is still there
         with pytest.raises(InputError, match=rf"damaged shard .*verify {run} --repair`"):
             sd2eval.run_sweep(*sweep)
         sd2eval.verify_run(run, repair=True)
