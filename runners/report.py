@@ -10,7 +10,7 @@ HELP = """Usage: python -m sd2eval report DIR
 
 Writes results.csv, results.json, emissions.csv and the Pareto plot of a run folder again, from its shards
 alone: no weights, no GPU, no torch. Of an unfinished run the complete cells are reported. While a
-sweep is writing there, the table is printed and nothing is written."""
+sweep is writing there, and on a file system without locks, the table is printed and nothing is written."""
 
 
 def main() -> None:

@@ -2,81 +2,103 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 from rich.console import Console
 
-from sd2eval import evaluate, front, plots, tables, terminal
+from sd2eval import evaluate, front, plots, run_tables, tables, terminal
 from sd2eval.errors import writing
 from sd2eval.evaluate import Measured
 from sd2eval.floors import floors
-from sd2eval.lock import Busy
+from sd2eval.lock import Busy, NoLocks
 from sd2eval.pareto import roles
 from sd2eval.progress import format_co2, format_energy
 from sd2eval.records import EmissionRow, ImageRecord, RunInfo, Score
-from sd2eval.store import DIGESTS, RunFolder
-from sd2eval.transfer.digests import file_digest
+from sd2eval.run_tables import Run
+from sd2eval.seals import to_bytes
+from sd2eval.store import RunFolder, write_bytes
 
 LOG = logging.getLogger("sd2eval")
 """Without handlers of the reader's own, Python prints its warnings to stderr as they are."""
-INDEX = "report.json"
-"""Sealed: the SHA-256 of every file that a report writes."""
 CELL = ["checkpoint", "guidance_scale"]
 REPORT_WIDTH = 120
 """Columns of a table that does not go to a terminal."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run folder, read lazily."""
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What is written of a run, computed from its shards and sessions as they were at one moment."""
 
-    path: Path
     info: RunInfo
+    results: pd.DataFrame
+    unscored: list[dict[str, Any]]
+    emissions: list[EmissionRow]
+    front: pd.DataFrame | None
+    """None where there is nothing to draw."""
 
-    @cached_property
-    def results(self) -> pd.DataFrame:
-        """Scores, tidy: the columns of `Score`, one row per cell and metric."""
-        return pd.read_csv(self.path / "results.csv")
+    @classmethod
+    def of(cls, store: RunFolder, measured: Sequence[Measured] | None = None) -> Self:
+        """Compute it, which takes minutes of a large run.
 
-    @cached_property
-    def unscored(self) -> list[dict[str, Any]]:
-        """Scores that finished cells lack, as fields of `evaluate.Unscored`."""
-        written = json.loads((self.path / "results.json").read_text())
-        return written.get("unscored", [])  # type: ignore[no-any-return]
+        Args:
+            store: the run.
+            measured: what `evaluate.measure` gave, if it was computed already.
 
-    @cached_property
-    def emissions(self) -> pd.DataFrame:
-        """Energy by cell and stage: the columns of `EmissionRow`."""
-        return pd.read_csv(self.path / "emissions.csv", keep_default_na=False, na_values=[""])
+        Raises:
+            InputError: there is no run, or something in it is damaged.
+        """
+        info = store.read_info()
+        if measured is None:
+            measured = evaluate.measure(store, info)
+        results = tables.results_frame([*(one.score for one in measured), *_kept(store, info)])
+        return cls(
+            info,
+            results,
+            [asdict(one) for one in evaluate.unscored(store, info, measured)],
+            evaluate.emissions(store, info),
+            front.front_table(measured) if _has_figure(results) else None,
+        )
 
-    @cached_property
-    def front(self) -> pd.DataFrame:
-        """The Pareto front with its uncertainty: the columns of `pareto.csv`; no rows where there is none."""
-        file = self.path / "pareto.csv"
-        return pd.read_csv(file) if file.exists() else pd.DataFrame(columns=front.COLUMNS)
-
-    @cached_property
-    def prompts(self) -> pd.DataFrame:
-        """The prompts in order: caption_id, image_id, image_file, text."""
-        return pd.DataFrame(RunFolder(self.path).read_prompts())
+    @property
+    def tables(self) -> dict[str, bytes]:
+        """By file name."""
+        columns = [field.name for field in fields(EmissionRow)]
+        emissions = pd.DataFrame([asdict(row) for row in self.emissions], columns=columns)
+        scores = {
+            "schema_version": self.info.schema_version,
+            "scores": self.results.to_dict("records"),
+            "unscored": self.unscored,
+        }
+        frames = {"results.csv": self.results, "emissions.csv": emissions}
+        frames |= {} if self.front is None else {"pareto.csv": self.front}
+        csv = {name: frame.to_csv(index=False).encode() for name, frame in frames.items()}
+        return csv | {"results.json": to_bytes(scores)}
 
 
 def load_run(path: str | Path) -> Run:
     """Return a run folder's record, ready to read; metrics that are unknown here are said in one line.
 
     Raises:
-        InputError: there is no run, or it has no results yet.
+        InputError: there is no run, it has no results yet, or they are damaged.
     """
-    folder = RunFolder.at(path)
-    info = folder.read_info()
-    return _opened(Run(folder.path, info)) if folder.has("results.csv") else write_report(folder.path)
+    return read_run(path) or write_report(path)
+
+
+def read_run(path: str | Path) -> Run | None:
+    """Return a run as its last report left it; None where none ended, so that tables are to be written.
+
+    Raises:
+        InputError: there is no run, or a table is damaged.
+    """
+    store = RunFolder.at(path)
+    info = store.read_info()
+    found = run_tables.read(store)
+    return None if found is None else _opened(Run(store.path, info, found))
 
 
 def _opened(run: Run) -> Run:
@@ -86,49 +108,30 @@ def _opened(run: Run) -> Run:
     return run
 
 
+@writing()
 def write_report(path: str | Path) -> Run:
     """Write a run's tables and figure again, from what is there now, and return it.
 
-    While a sweep is writing there, the scores are computed and nothing is written, which is said in one line.
+    While a sweep is writing there, and where nobody can hold the folder because its file system has no locks,
+    the scores are computed and nothing is written, which is said in one line.
 
     Raises:
         InputError: there is no run, or it cannot be written.
         Stopped: the disk is full.
     """
     store = RunFolder.at(path)
-    run = Run(store.path, store.read_info())
+    # Without the lock, because of a large run it takes minutes, in which a sweep could not go on.
+    before, found = run_tables.inputs(store), Report.of(store)
     try:
-        with writing(), store.lock():
-            write_tables(store.path)
+        with store.lock("report"):
+            if run_tables.inputs(store) != before:
+                found = Report.of(store)
+            _write(store, found)
     except Busy as busy:
-        LOG.warning("sd2eval: %s: a sweep is writing here (%s); nothing is written", run.path, busy.holder)
-        _compute(run, store)
-    return _opened(run)
-
-
-def _compute(run: Run, store: RunFolder) -> None:
-    """Give a run the tables that a report would write, in place of those in its folder."""
-    measured = evaluate.measure(store, run.info)
-    results, lacking = _scores(store, run.info, measured)
-    none = pd.DataFrame(columns=front.COLUMNS)
-    vars(run).update(  # where cached properties keep what they read
-        results=results,
-        unscored=lacking,
-        emissions=_emissions_frame(evaluate.emissions(store, run.info)),
-        front=front.front_table(measured) if _has_figure(results) else none,
-    )
-
-
-def _scores(
-    store: RunFolder, info: RunInfo, measured: Sequence[Measured]
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Return the scores as a table, and those that finished cells lack."""
-    lacking = [asdict(one) for one in evaluate.unscored(store, info, measured)]
-    return tables.results_frame([*(one.score for one in measured), *_kept(store, info)]), lacking
-
-
-def _emissions_frame(rows: Sequence[EmissionRow]) -> pd.DataFrame:
-    return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(EmissionRow)])
+        LOG.warning("sd2eval: %s; nothing is written", busy.state)
+    except NoLocks as none:
+        LOG.warning("sd2eval: %s; nothing is written", none)
+    return _opened(Run(store.path, found.info, found.tables))
 
 
 def write_tables(path: str | Path, measured: Sequence[Measured] | None = None) -> None:
@@ -139,57 +142,32 @@ def write_tables(path: str | Path, measured: Sequence[Measured] | None = None) -
         measured: what `evaluate.measure` gave, if it was computed already.
     """
     store = RunFolder.at(path)
-    info = store.read_info()
-    if measured is None:
-        measured = evaluate.measure(store, info)
-    results, lacking = _scores(store, info, measured)
-    emissions = evaluate.emissions(store, info)
-    reopen(store)
-    written = [
-        store.write_json(
-            "results.json",
-            {
-                "schema_version": info.schema_version,
-                "scores": results.to_dict("records"),
-                "unscored": lacking,
-            },
-        ),
-        store.write_text("emissions.csv", _emissions_frame(emissions).to_csv(index=False)),
-    ]
-    if _has_figure(results):
-        table = front.front_table(measured)
-        written.append(store.write_text("pareto.csv", table.to_csv(index=False)))
+    _write(store, Report.of(store, measured))
+
+
+def _write(store: RunFolder, found: Report) -> None:
+    run_tables.reopen(store)
+    contents = found.tables
+    last = store.path / "results.csv"  # because a complete one says that everything else is there
+    written = [write_bytes(store.path / name, raw) for name, raw in contents.items() if name != last.name]
+    if found.front is not None:
         figure = plots.pareto_figure(
-            results,
+            found.results,
             published=plots.published_curves(),
-            chances=front.chances(table),
-            planned=len(evaluate.planned_cells(info)),
-            energy_note=energy_note(emissions),
-            title=_title(info),
-            floors=floors(store.path, results, info),
+            chances=front.chances(found.front),
+            planned=len(evaluate.planned_cells(found.info)),
+            energy_note=energy_note(found.emissions),
+            title=_title(found.info),
+            floors=floors(store.path, found.results, found.info),
         )
         written += plots.save(figure, store.path / "pareto")
-    # After these, because a complete results.csv says that everything else is there.
-    written.insert(0, store.write_text("results.csv", results.to_csv(index=False)))
-    store.write_sealed(INDEX, {"files": {file.name: file_digest(file) for file in written}})
-
-
-def reopen(store: RunFolder) -> None:
-    """Say that tables and figure are to be written anew: where the index is, they are whole and add up."""
-    (store.path / INDEX).unlink(missing_ok=True)
-
-
-def ended(store: RunFolder) -> bool:
-    """Whether tables and figure were written to the end; the first version of the package wrote no index."""
-    return store.has("results.csv") and (store.has(INDEX) or not store.has(DIGESTS))
+    run_tables.close(store, [write_bytes(last, contents[last.name]), *written])
 
 
 def _kept(store: RunFolder, info: RunInfo) -> list[Score]:
     """Return the written scores of metrics that are unknown here: nobody could compute them again."""
     unknown = evaluate.unknown_metrics(info)
-    if not unknown or not store.has("results.json"):
-        return []
-    written = json.loads((store.path / "results.json").read_text())["scores"]
+    written = run_tables.written_scores(store) if unknown else []
     return [Score(**score) for score in written if score["metric"] in unknown]
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from sd2eval.cache import cache_folder
 from sd2eval.errors import InputError
 from sd2eval.events import FILE as EVENTS
-from sd2eval.lock import held
+from sd2eval.lock import Writer, held
 from sd2eval.plan import Block, Cell
 from sd2eval.records import SCHEMA_VERSION, EnergyReading, ImageRecord, Prompt, RunInfo
 from sd2eval.seals import seal, to_bytes, unseal
@@ -360,10 +360,6 @@ class RunFolder:
         """Write `name` as JSON with its own digest, see `seals`, and return its path."""
         return write_bytes(self.path / name, seal(data))
 
-    def write_text(self, name: str, text: str) -> Path:
-        """Write `name` and return its path."""
-        return write_bytes(self.path / name, text.encode())
-
     def refuse_foreign(self) -> None:
         """Refuse a folder that holds something else than a run, before anything is written into it.
 
@@ -383,9 +379,9 @@ class RunFolder:
         if foreign:
             raise InputError(f"out={self.path}: holds {foreign[0]} but no run; give an empty or a new folder")
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self, writer: Writer = "sweep") -> AbstractContextManager[None]:
         """Hold the folder for one writer, see `lock.held`."""
-        return held(self.path)
+        return held(self.path, writer)
 
 
 def write_bytes(path: Path, data: bytes) -> Path:

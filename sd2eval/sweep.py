@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from sd2eval import __version__, engines, evaluate, precision, provenance, report
+from sd2eval import __version__, engines, evaluate, precision, provenance, report, run_tables
 from sd2eval.checkpoints import Weights, find_weights
 from sd2eval.config import CheckpointConfig, SweepConfig, digest, from_overrides
 from sd2eval.dataset import Dataset, load_dataset
@@ -41,6 +41,7 @@ from sd2eval.plan import remaining
 from sd2eval.progress import Progress
 from sd2eval.records import SCHEMA_VERSION, RunInfo
 from sd2eval.reference import reference_features
+from sd2eval.run_tables import Run
 from sd2eval.session import Session
 from sd2eval.store import RunFolder
 from sd2eval.tentative import held
@@ -64,7 +65,7 @@ class Job:
     session: Session
 
 
-def run_sweep(*overrides: str) -> report.Run:
+def run_sweep(*overrides: str) -> Run:
     """Run a sweep from Python: `run_sweep("experiment=smoke", "prompts.n=8")`.
 
     Args:
@@ -78,7 +79,7 @@ def run_sweep(*overrides: str) -> report.Run:
 
 
 @writing()
-def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> report.Run:
+def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> Run:
     """Run or continue a sweep and return its run.
 
     Raises:
@@ -156,7 +157,7 @@ def _run(job: Job, fields: dict[str, Any]) -> list[Failure]:
             networks = load_networks(job.config.protocol, job.definitions, job.device)
         digests = input_digests(job.weights, job.dataset, job.config.protocol, networks)
         _begin(job, fields, digests)
-        report.reopen(job.store)  # this session's energy is in no table yet
+        run_tables.reopen(job.store)  # this session's energy is in no table yet
     with job.session.spend("reference"), _driving(job):
         _reference(job, networks, digests)
     failed.clear(job.store)
@@ -302,12 +303,12 @@ def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
 
 def finished(store: RunFolder) -> bool:
     """Whether every cell is scored and all tables were written to the end; then nothing is left to do."""
-    if not report.ended(store):
+    run = report.read_run(store.path)
+    if run is None:
         return False
-    info = store.read_info()
+    info = run.info
     scales = len(info.config["guidance_scales"])
     expected = sum(
         scales * len(evaluate.planned_metrics(info, name)) for name in evaluate.checkpoint_names(info)
     )
-    run = report.load_run(store.path)
     return len(run.results) + len(run.unscored) == expected

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from sd2eval import run_tables
 from sd2eval.coco import FILES
 from sd2eval.metrics import METRICS
 from sd2eval.records import SCHEMA_VERSION, RunInfo, Score
 from sd2eval.reproduction import card, reproduce
 from sd2eval.reproduction import table as reproduce_table
-from sd2eval.store import RunFolder
+from sd2eval.store import RunFolder, write_bytes
 from sd2eval.tables import results_frame
 from sd2eval.weights.published import published
 
@@ -92,7 +93,9 @@ def scores(
 def write(folder: Path, info: RunInfo, rows: Iterator[Score]) -> Path:
     store = RunFolder(folder)
     store.write_info(info)
-    store.write_text("results.csv", results_frame(rows).to_csv(index=False))
+    run_tables.close(
+        store, [write_bytes(folder / "results.csv", results_frame(rows).to_csv(index=False).encode())]
+    )
     return folder
 
 

@@ -17,7 +17,7 @@ import pytest
 import sd2eval
 from sd2eval.errors import Stopped
 from sd2eval.events import FILE, EventLog, read
-from sd2eval.report import Run
+from sd2eval.run_tables import Run
 from sd2eval.store import RunFolder
 from sd2eval.verification.verify import verify_run
 

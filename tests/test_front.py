@@ -239,7 +239,8 @@ def test_the_table_on_the_terminal_shows_it(store: Any, capsys: pytest.CaptureFi
 
 def test_a_run_folder_from_before_is_shown_without_it(store: Any, capsys: pytest.CaptureFixture[str]) -> None:
     report.write_report(store.path)
-    (store.path / "pareto.csv").unlink()
+    for name in ("pareto.csv", "report.json", "digests.json"):
+        (store.path / name).unlink()
     run = sd2eval.load_run(store.path)
     assert run.front.empty
     report.show(run)

@@ -22,7 +22,7 @@ price selfcheck comparison reproduction matrix verification probes
 sweep
 engines
 report weights.table
-worker
+worker run_tables
 shard_arrays
 session
 paired front

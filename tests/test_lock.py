@@ -15,11 +15,12 @@ import sys
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from sd2eval.errors import InputError
-from sd2eval.lock import FILE, Busy, format_age, held
+from sd2eval.lock import FILE, WHAT_TO_DO, Busy, NoLocks, Writer, format_age, held
 from sd2eval.probes.drawing import store_held
 from sd2eval.store import RunFolder
 
@@ -55,11 +56,19 @@ def test_whatever_the_holder_wrote_the_second_is_refused_in_one_line(text: str, 
     with held(tmp_path):
         (tmp_path / FILE).write_text(text)
         with (
-            pytest.raises(InputError, match=re.escape(text or "which has just begun")) as refused,
+            pytest.raises(InputError, match=re.escape(text or "who has just begun")) as refused,
             held(tmp_path),
         ):
             pass
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("writer", get_args(Writer))
+def test_the_second_is_told_which_verb_is_at_work(writer: Writer, tmp_path: Path) -> None:
+    begin = rf"^{tmp_path}: a {writer} is writing here \(host .*\); {re.escape(WHAT_TO_DO[writer])}$"
+    with held(tmp_path, writer), pytest.raises(Busy, match=begin), held(tmp_path):
+        pass
+    assert ("out=DIR" in WHAT_TO_DO[writer]) == (writer in ("sweep", "probe"))
 
 
 @pytest.mark.parametrize(
@@ -98,10 +107,9 @@ def test_a_file_system_without_locks_is_not_taken_for_another_writer(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     words = rf"at {tmp_path} has no file locks \(No locks available\): "
-    with pytest.raises(InputError, match=words) as no, held(tmp_path):
+    with pytest.raises(NoLocks, match=words) as no, held(tmp_path):
         pass
     assert "use another disk" in str(no.value)
-    assert not isinstance(no.value, Busy)
 
 
 FULL = """

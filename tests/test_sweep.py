@@ -20,7 +20,7 @@ from sd2eval.config import from_overrides
 from sd2eval.errors import EXIT_RESUMABLE, InputError, Stopped
 from sd2eval.extractors import load_extractor
 from sd2eval.records import Score
-from sd2eval.report import Run
+from sd2eval.run_tables import Run
 from sd2eval.store import RunFolder
 
 SMALL = ("experiment=smoke", "prompts.n=6", "shard_size=2", "progress=false")

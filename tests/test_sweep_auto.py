@@ -12,7 +12,7 @@ import pytest
 import sd2eval
 from sd2eval.errors import InputError
 from sd2eval.evaluate import complete, emissions
-from sd2eval.report import Run
+from sd2eval.run_tables import Run
 from sd2eval.stopping import looks
 from sd2eval.store import RunFolder
 
@@ -137,7 +137,7 @@ def test_a_precision_that_was_not_reached_is_said(done: Run, capsys: pytest.Capt
     strict = dataclasses.replace(done.info, config=done.info.config | {"precision": {"clip_mini": asked}})
     show(done)
     assert "not reached" not in capsys.readouterr().out
-    show(Run(done.path, strict))
+    show(dataclasses.replace(done, info=strict))
     out = " ".join(capsys.readouterr().out.split())
     said = f"precision.clip_mini={asked:g} is not reached by 2 of 4 cells"
     assert f"{said} (standard error up to {found['stderr'].max():.2g}): all {MOST} captions are used" in out

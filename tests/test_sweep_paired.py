@@ -21,7 +21,7 @@ from sd2eval.checkpoints import load
 from sd2eval.config import from_overrides
 from sd2eval.errors import InputError
 from sd2eval.images import square
-from sd2eval.report import Run
+from sd2eval.run_tables import Run
 from sd2eval.seals import seal
 from sd2eval.store import RunFolder
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from sd2eval import evaluate
+from sd2eval import evaluate, report
 from sd2eval.errors import InputError
 from sd2eval.matrix.candidates import candidates
 from sd2eval.matrix.pngs import CellImages, images_of
@@ -231,10 +230,10 @@ def _ranks(scored: Scored, metric: Metric) -> Any:
 def _agreement(store: RunFolder, scored: Scored, metric: Metric) -> Agreement:
     """Compare the run's own protocol with the run's own results."""
     none = Agreement(compared=0, largest=0.0, checkpoint="", guidance_scale=0.0)
-    if not scored.presets[0].own or not store.has("results.csv"):
+    run = report.read_run(store.path) if scored.presets[0].own else None
+    if run is None:
         return none
-    results = pd.read_csv(store.path / "results.csv")
-    own = results[results["metric"] == metric.name]
+    own = run.results[run.results["metric"] == metric.name]
     cells = zip(own["checkpoint"], own["guidance_scale"].astype(float), strict=True)
     recorded = dict(zip(cells, own["value"].astype(float), strict=True))
     found = []

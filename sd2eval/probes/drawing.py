@@ -218,7 +218,7 @@ class Studio:
 @contextmanager
 def store_held(store: RunFolder) -> Iterator[None]:
     """Make a run folder and hold it for one writer."""
-    with store.lock():
+    with store.lock("probe"):
         yield
 
 

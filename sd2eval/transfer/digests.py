@@ -1,4 +1,4 @@
-"""Size and digest of a file against what is published of it."""
+"""Size and digest of a file against what is published or recorded of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,24 @@ from sd2eval.errors import InputError
 HEX_LENGTH = {"md5": 32, "sha1": 40, "sha256": 64}
 SHORTEST_PREFIX = 8
 """Hexadecimal digits of a SHA-256 in published file names such as `dpt_hybrid-midas-501f0c75.pt`."""
+
+
+UNREADABLE, MISSING = "cannot be read", "is missing"
+"""What is said of a file that may be whole; and of one that is not there."""
+
+
+def read_checked(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
+    """Return a file's bytes, and in words what is wrong with them; nothing if they have the digest given."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return b"", MISSING
+    except OSError as error:
+        return b"", f"{UNREADABLE} ({error.strerror or error})"
+    if not raw:
+        return b"", "is empty"
+    other = sha256 and hashlib.sha256(raw).hexdigest() != sha256
+    return raw, "was changed since it was written (its SHA-256 differs)" if other else ""
 
 
 def fault_of(path: Path, *, size: int | None = None, digest: str | None = None) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sd2eval.transfer.digests import UNREADABLE
+
 State = Literal["damaged", "unfinished", "left over"]
 Part = Literal[
     "record", "digests", "prompts", "reference", "session", "shard", "png", "sheet", "table", "extra"
@@ -32,6 +34,11 @@ class Finding:
     def line(self) -> str:
         """The path and what is wrong with it."""
         return f"{self.path}: {self.what}"
+
+    @property
+    def unread(self) -> bool:
+        """Whether nobody knows if it is damaged: it may not be read, or a disk or network fails just now."""
+        return self.what.startswith(UNREADABLE)
 
 
 @dataclass(frozen=True)

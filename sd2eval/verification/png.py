@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sd2eval.errors import InputError
 from sd2eval.images import digest, load_rgb
+from sd2eval.transfer.digests import read_checked
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 AROUND = 12
@@ -24,12 +25,8 @@ def png_fault(file: Path, sha256: str = "") -> str:
         file: where it should be.
         sha256: of its pixels, as `images.digest` gives it; without one only the file itself is checked.
     """
-    try:
-        fault = structure_fault(file.read_bytes())
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
+    raw, fault = read_checked(file)
+    fault = fault or structure_fault(raw)
     if fault:
         return fault
     found = pixels_digest(file)
@@ -48,8 +45,6 @@ def pixels_digest(file: Path) -> str:
 
 def structure_fault(raw: bytes) -> str:
     """Return in words what is wrong with the chunks of a PNG file; empty when nothing is."""
-    if not raw:
-        return "is empty"
     if not raw.startswith(SIGNATURE):
         return "is no PNG (its first bytes)"
     position = len(SIGNATURE)

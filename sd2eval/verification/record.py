@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import io
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sd2eval import evaluate
 from sd2eval.config import digest
-from sd2eval.errors import InputError
 from sd2eval.prompts import rank
 from sd2eval.records import SCHEMA_VERSION, Prompt, RunInfo
 from sd2eval.seals import unseal
 from sd2eval.stopping import AUTO
 from sd2eval.store import DIGESTS, RunFolder
+from sd2eval.transfer.digests import MISSING, read_checked
 from sd2eval.verification.findings import Finding
 
-CHANGED = "was changed since it was written (its SHA-256 differs)"
 SESSION_KEYS = {"grid", "note", "readings"}
 LATER_KEYS = {"notes"}
 """Of a session; the first runs have none."""
@@ -30,12 +29,14 @@ LATER_KEYS = {"notes"}
 
 def check_digests(store: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
     """Return the record of digests, empty where it is damaged or the run is older, and what is wrong."""
+    raw, fault = read_checked(store.path / DIGESTS)
+    if fault == MISSING:
+        return {}, []
     try:
-        known = store.read_digests()
-    except InputError:
-        what = "is damaged: not what was written"
-        return {}, [Finding(path=DIGESTS, what=what, part="digests")]
-    return known, []
+        known = unseal(raw, required=True) if not fault else {}
+    except ValueError:
+        known, fault = {}, "is damaged: not what was written"
+    return known, [Finding(path=DIGESTS, what=fault, part="digests")] if fault else []
 
 
 def check_info(store: RunFolder, known: Mapping[str, Any]) -> tuple[RunInfo | None, list[Finding]]:
@@ -45,14 +46,14 @@ def check_info(store: RunFolder, known: Mapping[str, Any]) -> tuple[RunInfo | No
         InputError: there is no run, or a newer sd2eval wrote it.
     """
     recorded = known.get("files", {}).get("run.json")
-    fault = file_fault(store.path / "run.json", recorded)
+    raw, fault = read_checked(store.path / "run.json", recorded)
     if fault and not recorded:
         if not (store.path / "shards").exists():
             store.read_info()  # says why there is no run
         return None, [Finding(path="run.json", what=fault, part="record")]
     if fault:
         return RunInfo(**known["run"]), [Finding(path="run.json", what=fault, part="record")]
-    fault = "" if recorded else _readable(store.path / "run.json")
+    fault = "" if recorded else _readable(raw)
     if fault:
         return None, [Finding(path="run.json", what=fault, part="record")]
     info = store.read_info(known)
@@ -60,10 +61,10 @@ def check_info(store: RunFolder, known: Mapping[str, Any]) -> tuple[RunInfo | No
     return (None, [Finding(path="run.json", what=fault, part="record")]) if fault else (info, [])
 
 
-def _readable(file: Path) -> str:
+def _readable(raw: bytes) -> str:
     """Return why this sd2eval cannot read a record that no digest vouches for; a newer one is no fault."""
     try:
-        data = json.loads(file.read_bytes())
+        data = json.loads(raw)
         if int(data["schema_version"]) <= SCHEMA_VERSION:
             RunInfo(**data)
     except (ValueError, KeyError, TypeError) as error:
@@ -101,9 +102,9 @@ def check_prompts(
     store: RunFolder, info: RunInfo, known: Mapping[str, Any]
 ) -> tuple[list[int], list[Finding]]:
     """Return the caption ids in order, none where the file is damaged, and what is wrong with it."""
-    fault = file_fault(store.path / "prompts.json", known.get("files", {}).get("prompts.json"))
+    raw, fault = read_checked(store.path / "prompts.json", known.get("files", {}).get("prompts.json"))
     try:
-        prompts = json.loads((store.path / "prompts.json").read_bytes()) if not fault else []
+        prompts = json.loads(raw) if not fault else []
         fault = fault or _prompts_fault(prompts, info)
         ids = [int(prompt["caption_id"]) for prompt in prompts] if not fault else []
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -144,9 +145,9 @@ def check_reference(
     file = store.path / "reference.npz"
     if not file.exists() and not begun:
         return [_unfinished("reference.npz", "not written yet", "reference")]
-    fault = file_fault(file, recorded)
+    raw, fault = read_checked(file, recorded)
     try:
-        fault = fault or _reference_fault(store.read_arrays("reference", known), info, captions)
+        fault = fault or _reference_fault(arrays_of(raw), info, captions)
     except Exception as error:  # damaged archives raise what they like
         fault = f"is damaged: {error}"
     return [Finding(path="reference.npz", what=fault, part="reference")] if fault else []
@@ -173,26 +174,21 @@ def _reference_fault(arrays: Mapping[str, Any], info: RunInfo, captions: int) ->
 def check_sessions(store: RunFolder) -> Iterator[Finding]:
     """Yield what is wrong with the records of what processes spent."""
     for file in sorted(store.path.glob("sessions/*.json")):
+        raw, fault = read_checked(file)
         try:
-            data = unseal(file.read_bytes())
-            if data.keys() - LATER_KEYS != SESSION_KEYS:
-                raise ValueError("it has other fields")
-        except (OSError, ValueError) as error:
+            if not fault and unseal(raw).keys() - LATER_KEYS != SESSION_KEYS:
+                fault = "is damaged: it has other fields"
+        except ValueError as error:
+            fault = f"is damaged: {error}"
+        if fault:
             path = file.relative_to(store.path).as_posix()
-            yield Finding(path=path, what=f"is damaged: {error}", part="session")
+            yield Finding(path=path, what=fault, part="session")
 
 
-def file_fault(file: Path, sha256: str | None) -> str:
-    """Return in words what is wrong with a file; empty when it has its digest, if one is known."""
-    try:
-        raw = file.read_bytes()
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
-    if not raw:
-        return "is empty"
-    return CHANGED if sha256 and hashlib.sha256(raw).hexdigest() != sha256 else ""
+def arrays_of(raw: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an `.npz` file; a damaged one raises what it likes."""
+    with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+        return dict(archive)
 
 
 def _unfinished(path: str, what: str, part: Any) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -18,9 +17,10 @@ from sd2eval.plan import Block, Cell
 from sd2eval.records import SCHEMA_VERSION, ImageRecord, RunInfo
 from sd2eval.seals import unseal
 from sd2eval.store import RunFolder
+from sd2eval.transfer.digests import MISSING, read_checked
 from sd2eval.verification.findings import Finding
 from sd2eval.verification.png import png_fault
-from sd2eval.verification.record import file_fault
+from sd2eval.verification.record import arrays_of
 
 READERS = 16
 """Threads at most: Pillow, zlib and hashlib work beside each other."""
@@ -119,15 +119,15 @@ def check(store: RunFolder, info: RunInfo, place: Place) -> Checked:
     """Look at one shard: its manifest, its arrays, the PNGs of its images."""
     found = Checked(place)
     folder = store.path / "shards" / place.key
-    fault = file_fault(folder / "manifest.json", None)
+    raw, fault = read_checked(folder / "manifest.json")
     try:
-        manifest = unseal((folder / "manifest.json").read_bytes()) if not fault else {}
+        manifest = unseal(raw) if not fault else {}
         fault = fault or _manifest_fault(manifest, info, place)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         fault = f"is damaged: {error}"
     if fault:
         found.add("manifest.json", fault)
-        fault = file_fault(folder / "features.npz", None)
+        _, fault = read_checked(folder / "features.npz")
         if fault:
             found.add("features.npz", fault)
         return found
@@ -161,14 +161,13 @@ def _manifest_fault(manifest: Mapping[str, Any], info: RunInfo, place: Place) ->
 def _features_fault(
     file: Path, manifest: Mapping[str, Any], info: RunInfo, records: Sequence[ImageRecord]
 ) -> str:
-    fault = file_fault(file, manifest["features_sha256"])
+    raw, fault = read_checked(file, manifest["features_sha256"])
     if fault:
         return fault
     scales = len(manifest["guidance_scales"])
     valid = np.array([not record.invalid for record in records]).reshape(-1, scales)
     try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as archive:
-            return _arrays_fault(dict(archive), info, manifest["checkpoint"], valid)
+        return _arrays_fault(arrays_of(raw), info, manifest["checkpoint"], valid)
     except Exception as error:  # damaged archives raise what they like
         return f"is damaged: {error}"
 
@@ -202,7 +201,7 @@ def _check_pngs(
             continue
         file = store.image_folder(Cell(place.checkpoint, record.guidance_scale)) / f"{record.caption_id}.png"
         fault = png_fault(file, record.sha256)
-        gone = fault == "is missing"
+        gone = fault == MISSING
         found.pngs += not gone
         if fault and (kept or not gone):
             path = file.relative_to(store.path).as_posix()

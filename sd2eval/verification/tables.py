@@ -12,15 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from sd2eval import evaluate, events, report
+from sd2eval import evaluate, events, run_tables
 from sd2eval.plan import Block, Cell
 from sd2eval.precision import Finish
 from sd2eval.records import EmissionRow, RunInfo, Score
-from sd2eval.seals import unseal
 from sd2eval.store import CLAIMS, FAILED, TEMPORARY, RunFolder
+from sd2eval.transfer.digests import MISSING
 from sd2eval.verification.findings import Finding
 from sd2eval.verification.png import png_fault
-from sd2eval.verification.record import file_fault
 from sd2eval.verification.shards import Checked
 
 TOLERANCE = 1e-9
@@ -44,7 +43,7 @@ class Tables:
     csv: bytes | None
     json: bytes | None
     ended: bool
-    """`report.ended`."""
+    """`run_tables.ended`."""
 
     @property
     def rows(self) -> dict[str, tuple[bytes | None, Rows]]:
@@ -57,8 +56,10 @@ class Tables:
 
 def read(store: RunFolder) -> Tables:
     """Return the tables of a run as they are now."""
-    index, csv, as_json = (_raw(store.path / name) for name in (report.INDEX, "results.csv", "results.json"))
-    return Tables(index, csv, as_json, report.ended(store))
+    index, csv, as_json = (
+        _raw(store.path / name) for name in (run_tables.INDEX, "results.csv", "results.json")
+    )
+    return Tables(index, csv, as_json, run_tables.ended(store))
 
 
 def _raw(file: Path) -> bytes | None:
@@ -121,23 +122,9 @@ def _by_key(rows: Sequence[Mapping[str, Any]]) -> Rows:
 
 def check_index(store: RunFolder) -> list[Finding]:
     """Return what is wrong with the files of the last report that ended; without one, nothing is known."""
-    while True:
-        before = _raw(store.path / report.INDEX)
-        found = list(_check_index(store, before)) if before is not None else []
-        if not found or _raw(store.path / report.INDEX) == before:
-            return found  # else another report was written between the index and its files
-
-
-def _check_index(store: RunFolder, raw: bytes) -> Iterator[Finding]:
-    try:
-        files = unseal(raw, required=True)["files"]
-    except (ValueError, KeyError) as error:
-        yield Finding(path=report.INDEX, what=f"is damaged: {error}", part="table")
-        return
-    for name, sha256 in files.items():
-        fault = file_fault(store.path / name, sha256)
-        if fault:
-            yield Finding(path=name, what=fault, part="table")
+    found = run_tables.look(store)
+    faults = found.faults if found else {}
+    return [Finding(path=name, what=what, part="table") for name, what in faults.items()]
 
 
 def check_results(store: RunFolder, info: RunInfo, then: Tables) -> Iterator[Finding]:
@@ -206,7 +193,7 @@ def check_emissions(store: RunFolder, info: RunInfo) -> Iterator[Finding]:
         same = list(frame.columns) == list(EmissionRow.__dataclass_fields__) and len(rows) == len(right)
         same = same and all(map(_same_energy, rows, right))
     except FileNotFoundError:
-        yield Finding(path="emissions.csv", what="is missing", part="table")
+        yield Finding(path="emissions.csv", what=MISSING, part="table")
         return
     except (ValueError, KeyError, TypeError):
         same = False
@@ -234,7 +221,7 @@ def check_sheets(store: RunFolder, info: RunInfo, checked: Sequence[Checked]) ->
         file = store.sheet(name)
         kept = store.read_manifest(name, one.place.block).get("kept", info.config["images"])
         fault = png_fault(file)
-        if fault and (kept != "none" or fault != "is missing"):
+        if fault and (kept != "none" or fault != MISSING):
             path = file.relative_to(store.path).as_posix()
             yield Finding(path=path, what=fault, part="sheet", shard=one.place.key)
 

@@ -15,6 +15,7 @@ from sd2eval import evaluate
 from sd2eval.errors import InputError, resumable, writing
 from sd2eval.records import RunInfo
 from sd2eval.store import DIGESTS, RunFolder
+from sd2eval.transfer.digests import MISSING
 from sd2eval.transfer.meter import Meter
 from sd2eval.verification import record, shards, tables
 from sd2eval.verification.findings import Finding, Verification
@@ -24,6 +25,7 @@ ROUNDS = 2
 """Of a repair: what was run, then what was made of it."""
 
 
+@writing()
 def verify_run(
     path: str | Path,
     *,
@@ -42,7 +44,7 @@ def verify_run(
         progress: show on stderr how far it is.
 
     Raises:
-        InputError: there is no run, a newer sd2eval wrote it, or it cannot be repaired.
+        InputError: there is no run, a newer sd2eval wrote it, it may not be read, or it cannot be repaired.
         Stopped: a repair was interrupted; the same call goes on.
     """
     store = RunFolder.at(path)
@@ -53,9 +55,9 @@ def verify_run(
     _require_run(store)  # before a lock is left in a folder that is none
     work = Repair(store, data_root=data_root, device=device, progress=progress)
     lines: list[str] = []
-    with resumable(), writing():
+    with resumable():
         for _ in range(ROUNDS):
-            with store.lock():  # what was found must still be so when it is moved
+            with store.lock("repair"):  # what was found must still be so when it is moved
                 found = inspect(store, progress=progress)
                 done = work.begin(found)
             if not (done or work.pending):
@@ -139,7 +141,7 @@ def _lost_digests(
         sealed = b'"kept"' in file.read_bytes()  # written by the versions that write digests.json
     except OSError:
         sealed = False
-    return [Finding(path=DIGESTS, what="is missing", part="digests")] if sealed else []
+    return [Finding(path=DIGESTS, what=MISSING, part="digests")] if sealed else []
 
 
 def _check_shards(

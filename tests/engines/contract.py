@@ -66,7 +66,7 @@ class Contract:
                 assert second.ends() == 2, second.log
                 *_, line = second.log.splitlines()
                 second.all_end(self.seconds)
-            assert "another sweep is writing here" in line
+            assert "a sweep is writing here" in line
             assert f"process {command.process.pid}" in line
             assert command.ends() == 0, command.log
             assert "Traceback" not in command.log

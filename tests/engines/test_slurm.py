@@ -20,7 +20,7 @@ import pytest
 import sd2eval
 from sd2eval.errors import InputError, Stopped, Unfinished
 from sd2eval.mini import DATA
-from sd2eval.report import Run
+from sd2eval.run_tables import Run
 from sd2eval.store import RunFolder
 from tests.engines import commands, fake_slurm
 from tests.engines.commands import Command, Result, published, result

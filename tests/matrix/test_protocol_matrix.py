@@ -13,10 +13,12 @@ from PIL import Image
 
 import sd2eval
 from benchmarks.random_inception import save_random_inception
+from sd2eval import run_tables
 from sd2eval.errors import InputError
 from sd2eval.matrix.result import ProtocolMatrix
 from sd2eval.report import write_report
 from sd2eval.seals import seal, unseal
+from sd2eval.store import RunFolder
 from tests import damage
 from tests.matrix import uneven
 
@@ -291,6 +293,9 @@ def test_results_that_are_not_given_again_are_warned_of(copy: Path) -> None:
     results = pd.read_csv(copy / "results.csv")
     results.loc[results["metric"] == "fd_mini", "value"] *= 1 + 1e-5
     results.to_csv(copy / "results.csv", index=False)
+    with pytest.raises(InputError, match=r"results\.csv: was changed since it was written"):
+        sd2eval.protocol_matrix(copy, protocols=["mini"])
+    run_tables.close(RunFolder(copy), [copy / "results.csv"])
     agreement = sd2eval.protocol_matrix(copy, protocols=["mini"]).agreement
     assert not agreement.agrees
     assert agreement.largest == pytest.approx(1e-5, rel=1e-3)

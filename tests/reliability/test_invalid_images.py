@@ -16,6 +16,7 @@ import sd2eval
 from sd2eval import checkpoints, report, shard
 from sd2eval.config import from_overrides
 from sd2eval.plan import Cell
+from sd2eval.run_tables import Run
 from sd2eval.store import RunFolder
 from sd2eval.verification.verify import verify_run
 
@@ -34,12 +35,12 @@ def scaled(part: str, factor: float, to: Path) -> Path:
     return folder
 
 
-def sweep(out: Path, vae: Path, *words: str) -> report.Run:
+def sweep(out: Path, vae: Path, *words: str) -> Run:
     return sd2eval.run_sweep(*WORDS, f"checkpoint.components.vae={vae}", f"out={out}", *words)
 
 
 @pytest.fixture(scope="module")
-def overflown(tmp_path_factory: pytest.TempPathFactory) -> tuple[report.Run, int]:
+def overflown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, int]:
     """A run whose decoder overflows float32 for some of its images, and for how many."""
     folder = tmp_path_factory.mktemp("overflow")
     vae = scaled("decoder.conv_out.bias", 0.0, folder / "vae")
@@ -63,7 +64,7 @@ def overflown(tmp_path_factory: pytest.TempPathFactory) -> tuple[report.Run, int
 
 
 def test_an_image_that_is_not_finite_is_invalid_counted_and_in_no_score(
-    overflown: tuple[report.Run, int], capsys: pytest.CaptureFixture[str]
+    overflown: tuple[Run, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, expected = overflown
     store = RunFolder(run.path)

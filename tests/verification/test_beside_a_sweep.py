@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sd2eval
-from sd2eval import evaluate, report
+from sd2eval import evaluate, plots, report, run_tables
 from sd2eval.__main__ import main
 from sd2eval.errors import InputError
 from sd2eval.records import RunInfo
-from sd2eval.store import RunFolder
+from sd2eval.store import RunFolder, write_bytes
 from sd2eval.verification import verify
 from tests import damage
 
@@ -65,25 +68,28 @@ def test_a_sweep_that_ends_while_its_shards_are_read_is_not_damaged(
     assert sd2eval.verify_run(run).findings == []
 
 
+@pytest.mark.parametrize(
+    "look", [lambda store: verify.tables.check_index(store) == [], lambda store: sd2eval.load_run(store.path)]
+)
 def test_tables_that_are_written_again_while_they_are_compared_are_not_damaged(
-    run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    look: Callable[[RunFolder], object], run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end_the_sweep(whole, run)
     store, calls = RunFolder(run), 0
-    before = verify.tables.file_fault
+    before = run_tables.read_checked
 
-    def overtaken(file: Path, sha256: str | None) -> str:
+    def overtaken(file: Path, sha256: str | None = None) -> tuple[bytes, str]:
         nonlocal calls
         calls += 1
-        if calls == 1:  # a report with one metric less, whose package was taken away
-            report.reopen(store)
-            store.write_text("emissions.csv", (run / "emissions.csv").read_text() + "\n")
-            store.write_sealed(report.INDEX, {"files": {}})
+        if calls == 2:  # after the index: a report with one metric less, whose package was taken away
+            run_tables.reopen(store)
+            table = write_bytes(run / "emissions.csv", (run / "emissions.csv").read_bytes() + b"\n")
+            run_tables.close(store, [run / "results.csv", table])
         return before(file, sha256)
 
-    monkeypatch.setattr(verify.tables, "file_fault", overtaken)
-    assert verify.tables.check_index(store) == []
-    assert calls > 1
+    monkeypatch.setattr(run_tables, "read_checked", overtaken)
+    assert look(store)
+    assert calls > 2
 
 
 def test_a_repair_is_refused_before_it_looks_while_a_sweep_writes(
@@ -91,7 +97,7 @@ def test_a_repair_is_refused_before_it_looks_while_a_sweep_writes(
 ) -> None:
     monkeypatch.setattr(verify, "_check_shards", lambda *_: pytest.fail("looked without the lock"))
     before = damage.stamps(run)
-    with RunFolder(run).lock(), pytest.raises(InputError, match="another sweep is writing here"):
+    with RunFolder(run).lock(), pytest.raises(InputError, match="a sweep is writing here"):
         sd2eval.verify_run(run, repair=True)
     assert damage.changed(before, run) == set()
 
@@ -143,19 +149,79 @@ def test_a_report_beside_a_sweep_prints_what_is_there_and_writes_nothing(
 def test_a_report_holds_a_sweep_off_while_it_writes(
     run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    draw, measured = plots.pareto_figure, list[int]()
+    count = evaluate.measure
+
+    def beside(*arguments: Any, **more: Any) -> Any:
+        with pytest.raises(InputError, match=r"a report is writing here .*; run the same command again"):
+            sd2eval.run_sweep(*damage.SMALL, f"out={run}")
+        return draw(*arguments, **more)
+
+    monkeypatch.setattr(plots, "pareto_figure", beside)
+    monkeypatch.setattr(evaluate, "measure", lambda *run: (measured.append(1), count(*run))[1])
+    report.write_report(run)
+    assert len(measured) == 1
+    monkeypatch.undo()
+    sd2eval.run_sweep(*damage.SMALL, f"out={run}")
+    assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_a_sweep_goes_on_while_a_report_computes_and_the_report_is_of_what_it_left(
+    run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measure = evaluate.measure
 
     def slow(store: RunFolder, info: RunInfo) -> list[evaluate.Measured]:
         found = measure(store, info)
-        with pytest.raises(InputError, match="another sweep is writing here"):
-            sd2eval.run_sweep(*damage.SMALL, f"out={run}")
+        monkeypatch.undo()
+        with store.lock():  # as a sweep does, which draws the rest
+            end_the_sweep(whole, run)
         return found
 
     monkeypatch.setattr(evaluate, "measure", slow)
+    found = report.write_report(run)
+    assert set(found.results["checkpoint"]) == {"512-base", "x4-upscaling"}
+    assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    assert sd2eval.verify_run(run).findings == []
+
+
+def test_a_session_that_ends_while_a_report_computes_is_in_its_energy(
+    run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep was in its last seconds: nothing is drawn any more, only what it spent is written down."""
+    end_the_sweep(whole, run)
+    (session,) = (run / "sessions").iterdir()
+    last = session.read_bytes()
+    session.unlink()
+    emissions = evaluate.emissions
+
+    def slow(store: RunFolder, info: RunInfo) -> list[Any]:
+        found = emissions(store, info)
+        session.write_bytes(last)
+        return found
+
+    monkeypatch.setattr(evaluate, "emissions", slow)
     report.write_report(run)
     monkeypatch.undo()
-    sd2eval.run_sweep(*damage.SMALL, f"out={run}")
-    assert (run / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    assert sd2eval.verify_run(run).findings == []
+
+
+def test_a_report_where_nobody_can_lock_is_shown_and_not_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    """The error is the kernel's own, of an `flock` that a mount without them refuses."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    before = damage.stamps(run)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert main(["report", str(run)]) == 0
+    assert damage.changed(before, run) == set()
+    (line,) = caplog.messages
+    assert "has no file locks (No locks available)" in line
+    assert line.endswith("; nothing is written")
+    assert "2 of 4 cells are complete" in capsys.readouterr().out
 
 
 def test_a_file_in_place_of_the_quarantine_is_one_line_and_moves_nothing(run: Path) -> None:

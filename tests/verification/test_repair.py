@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,9 +18,10 @@ import pytest
 
 import sd2eval
 from sd2eval.__main__ import main
-from sd2eval.errors import InputError
+from sd2eval.errors import InputError, Stopped
 from sd2eval.records import RunInfo
 from sd2eval.store import RunFolder
+from sd2eval.verification import planned, quarantine, repair
 from sd2eval.verification.findings import Verification
 from sd2eval.verification.png import pixels_digest
 from tests import damage
@@ -199,9 +202,23 @@ def test_a_repair_that_cannot_be_done_moves_nothing(run: Path) -> None:
     with pytest.raises(InputError, match=r"data.root=/nowhere: no such folder"):
         sd2eval.verify_run(run, repair=True, data_root="/nowhere")
     assert damage.changed(before, run) == set()
-    with RunFolder(run).lock(), pytest.raises(InputError, match="another sweep is writing here"):
+    with RunFolder(run).lock(), pytest.raises(InputError, match="a sweep is writing here"):
         sd2eval.verify_run(run, repair=True)
     assert damage.changed(before, run) == set()
+
+
+@pytest.mark.parametrize("kind", damage.KINDS)
+def test_what_cannot_be_read_is_not_taken_for_damaged(kind: str, run: Path) -> None:
+    """A shard is damaged as well, which a repair would see to."""
+    file = damage.file_of(run, kind)
+    damage.cut(run / "shards" / "512-base" / "000004-000005" / "features.npz", 99)
+    before = damage.stamps(run)
+    words = rf"{re.escape(str(file))}: cannot be read \(Permission denied\); .* nothing was moved: make it"
+    with damage.closed(file), pytest.raises(InputError, match=words) as refused:
+        sd2eval.verify_run(run, repair=True)
+    assert "\n" not in str(refused.value)
+    assert damage.changed(before, run) == set()
+    assert not (run / "quarantine").exists()
 
 
 def test_other_pixels_than_before_are_said(run: Path) -> None:
@@ -243,6 +260,44 @@ def test_a_repair_killed_anywhere_goes_on(run: Path, whole: Path) -> None:
     found = sd2eval.verify_run(run, repair=True)
     assert found.findings == []
     assert_same_numbers_and_pixels(run, whole)
+
+
+@pytest.mark.parametrize("moved", [1, 2, 8, 10])
+def test_a_sweep_goes_on_with_what_a_killed_repair_moved(
+    moved: int, run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = quarantine.move
+
+    def killed(store: RunFolder, note: quarantine.Note) -> None:
+        move(store, dataclasses.replace(note, moved=note.moved[:moved]))
+        raise KeyboardInterrupt
+
+    damage.flip(damage.file_of(run, "features"), 99)
+    monkeypatch.setattr(quarantine, "move", killed)
+    with pytest.raises(Stopped):
+        sd2eval.verify_run(run, repair=True)
+    monkeypatch.undo()
+    sweep = [*damage.SMALL, f"out={run}"]
+    if moved <= len(planned.DERIVED):  # what is damaged is still there
+        with pytest.raises(InputError, match=rf"damaged shard .*verify {run} --repair`"):
+            sd2eval.run_sweep(*sweep)
+        sd2eval.verify_run(run, repair=True)
+    sd2eval.run_sweep(*sweep)
+    assert sd2eval.verify_run(run).findings == []
+    assert_same_numbers_and_pixels(run, whole)
+
+
+def test_a_sweep_writes_the_tables_that_a_killed_repair_left(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session is lost, and the energy in the tables is more than what is left adds up to."""
+    damage.flip(damage.file_of(run, "session"), 99)
+    monkeypatch.setattr(repair.Repair, "end", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(Stopped):
+        sd2eval.verify_run(run, repair=True)
+    monkeypatch.undo()
+    sd2eval.run_sweep(*damage.SMALL, f"out={run}")
+    assert sd2eval.verify_run(run).findings == []
 
 
 def test_a_stopped_repair_ends_with_the_code_for_resumable(run: Path, whole: Path) -> None:

@@ -361,6 +361,19 @@ def test_a_mistake_is_one_line_and_code_two(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("repair", [(), ("--repair",)])
+@pytest.mark.parametrize("name", ["", "shards/512-base", "images/512-base_g3", "events.jsonl"])
+def test_what_may_not_be_read_is_one_line_and_code_two(
+    name: str, repair: tuple[str, ...], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with damage.closed(run / name), pytest.raises(SystemExit) as end:
+        main(["verify", str(run), "progress=false", *repair])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(run / name) in line
+    assert "Permission denied" in line
+
+
 def test_a_newer_run_is_refused(run: Path) -> None:
     as_of_version_0_1(run)
     data = json.loads((run / "run.json").read_bytes())
