@@ -103,6 +103,7 @@ def enlist(
     Raises:
         InputError: the networks here are not the driver's.
         DeviceLost: the device does not let them load.
+        MemoryError: they do not fit into it now.
         Stopped: the disk is full.
     """
     set_precision(assignment.dtype)
@@ -128,6 +129,11 @@ def enlist(
         session=session,
         fence=lambda: check_token(assignment.path, assignment.token),
     )
+
+
+def last_line(lines: Sequence[str]) -> str:
+    """Return the last that a process printed: of a traceback, the error."""
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
 def announce(progress: Progress, tasks: Sequence[Task], workers: int) -> None:
