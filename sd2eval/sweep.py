@@ -177,8 +177,8 @@ def _driving(job: Job) -> Iterator[None]:
     try:
         with on_device(job.session, job.device):
             yield
-    except DeviceLost as lost:
-        raise Stopped(f"this process cannot go on: {lost}") from lost
+    except (DeviceLost, MemoryError) as error:
+        raise Stopped(f"this process cannot go on: {error}") from error
 
 
 def _assignment(job: Job, digests: dict[str, str]) -> Assignment:

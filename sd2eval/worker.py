@@ -70,7 +70,8 @@ def on_device(session: Session, device: torch.device) -> Iterator[None]:
     """Say of a device that the networks of the metrics do not load onto it, or do not work there.
 
     Raises:
-        DeviceLost: in place of an error of the device or its memory.
+        DeviceLost: in place of an error of the device.
+        MemoryError: in place of whatever came from too little memory, such as a file that was "unreadable".
     """
     try:
         yield
@@ -78,7 +79,7 @@ def on_device(session: Session, device: torch.device) -> Iterator[None]:
         if not of_the_machine(error):
             raise
         lost = device_lost(session, str(device), error)
-        raise lost or DeviceLost(f"{device} on {socket.gethostname()}: {_reason(error)}") from error
+        raise lost or MemoryError(f"{device} on {socket.gethostname()}: {_reason(error)}") from error
 
 
 @dataclass(frozen=True, slots=True, order=True)

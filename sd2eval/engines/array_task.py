@@ -101,9 +101,13 @@ class ArrayTask:
         worker: Worker | None = None
         while self._take() is not None:
             assert self._held is not None
-            try:
-                if worker is None:  # not earlier: an array that waited long may find nothing left
+            if worker is None:  # not earlier: an array that waited long may find nothing left
+                try:
                     worker = self._enlist()
+                except (DeviceLost, MemoryError) as error:  # the node's doing, not the shard's
+                    _say(f"no worker gets ready: {error}")
+                    return  # which gives the shard back; the driver counts such ends
+            try:
                 _say(self._held.key)
                 worker.run(self._held)
             except ShardFailed as error:

@@ -82,11 +82,35 @@ def test_a_device_that_is_lost_while_a_worker_starts_is_named_and_left_out(tmp_p
     assert faults == ["context", "gone"]
 
 
-def test_under_slurm_a_device_that_breaks_while_a_task_starts_counts_as_a_try(tmp_path: Path) -> None:
-    done = sweep(tmp_path, *SLURM, *FEW, faults=(ASSERT,), where="start")
+def test_under_slurm_a_device_that_breaks_while_a_task_starts_is_no_try_of_a_shard(tmp_path: Path) -> None:
+    done = sweep(tmp_path, *SLURM, *FEW, "engine.tries=2", faults=(ASSERT,), where="start")
     assert done.returncode == 0, done.stderr
     assert len(named(tmp_path / "run", "device_lost")) == 1
-    assert len(named(tmp_path / "run", "shard_failed")) == 1
+    assert not named(tmp_path / "run", "shard_failed")
+
+
+def test_a_worker_that_finds_no_memory_at_its_start_is_started_again(tmp_path: Path) -> None:
+    """Its device is not lost: with a single shard there is a single worker, and it has three starts."""
+    done = sweep(tmp_path, *LOCAL, *FEW, "checkpoints=[512-base]", faults=(MEMORY,) * 2, where="start")
+    assert done.returncode == 0, done.stderr
+    assert len(named(tmp_path / "run", "worker_started")) == 3
+    assert len(named(tmp_path / "run", "worker_lost")) == 2
+    assert all(MEMORY in str(lost["reason"]) for lost in named(tmp_path / "run", "worker_lost"))
+    assert not named(tmp_path / "run", "device_lost")
+
+
+@pytest.mark.parametrize(("says", "kind"), [(MEMORY, MemoryError), (ECC, DeviceLost)])
+def test_whatever_memory_or_the_device_make_of_loading_is_told_apart(
+    says: str, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is a mistake of the user, as whom an unreadable file would end the run in every engine."""
+
+    def load(*_: object) -> None:
+        raise InputError("cannot load its weights") from RuntimeError(says)
+
+    monkeypatch.setattr("sd2eval.engines.base.load_networks", load)
+    with pytest.raises(kind, match=r"cpu on .*cannot load its weights"):
+        enlisted(tmp_path / "run", Progress(12, quiet=True))
 
 
 def test_a_disk_that_is_full_while_workers_start_is_a_stop(tmp_path: Path) -> None:
