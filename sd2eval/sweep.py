@@ -165,6 +165,7 @@ def _run(job: Job, fields: dict[str, Any]) -> list[Failure]:
     ) as engine:
         del networks  # the workers of other processes have their own
         failures = _draw(job, engine)
+    failed.settle(job.store)
     with job.session.spend("metrics"):
         measured = evaluate.measure(job.store, job.store.read_info())
     report.write_tables(job.store.path, measured)
@@ -207,7 +208,8 @@ def _draw(job: Job, engine: Engine) -> list[Failure]:
         waiting = [(one, next(one, None)) for one in rounds]
         rounds = [one for one, tasks in waiting if tasks is not None]
         together = [task for _, tasks in waiting for task in tasks or []]
-        _note(job, failures, together, engine.run(together))
+        if together:  # nothing of it when the last look is over: the display goes on to say what was made
+            _note(job, failures, together, engine.run(together))
     return failures
 
 
