@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import IO
 
 from sd2eval.engines import failed
-from sd2eval.engines.base import Assignment, Attempts, Failure, announce, last_line
+from sd2eval.engines.base import Assignment, Attempts, Failure, announce, choose, last_line
 from sd2eval.engines.process import Place
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
@@ -79,6 +79,8 @@ class _Hand:
     task: Task | None = None
     images: int = 0
     """Of its task, as far as the display counts them."""
+    unfit: set[str] = field(default_factory=set)
+    """Checkpoints that do not load there."""
 
     @property
     def name(self) -> str:
@@ -176,13 +178,19 @@ class Processes:
         RunFolder(self.assignment.path).clean()
 
     def _deal(self, queue: deque[Task]) -> None:
+        others = [hand.unfit for hand in self._hands]
         for hand in self._hands:
-            if hand.device and hand.task is None and queue:
-                try:
-                    hand.pipe.send((queue[0], self._count))
-                except OSError:
-                    continue  # it has just died, which is heard next
-                hand.task, hand.images = queue.popleft(), 0
+            if not hand.device or hand.task is not None:
+                continue
+            task = choose(queue, hand.unfit, others)
+            if task is None:
+                continue
+            try:
+                hand.pipe.send((task, self._count))
+            except OSError:
+                continue  # it has just died, which is heard next
+            queue.remove(task)
+            hand.task, hand.images = task, 0
 
     def _hear(self, hand: _Hand) -> tuple[Task, str] | None:
         """Take a message; return a task that failed and why."""
@@ -197,6 +205,8 @@ class Processes:
         if kind == "failed":
             task, hand.task = hand.task, None
             assert task is not None
+            if content[1]:
+                hand.unfit.add(task.checkpoint)
             return task, content[0]
         if kind == "ready":
             hand.device, self._vain[hand.index] = content[0], 0

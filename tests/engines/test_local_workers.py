@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sd2eval.engines.base import Attempts
+from sd2eval.engines.base import Attempts, choose
 from sd2eval.engines.local import Processes, _Hand
 from sd2eval.errors import Stopped
 from sd2eval.interrupt import Interrupt
@@ -43,6 +43,25 @@ def gone(pipe: Connection) -> None:
 
 def in_vain(pipe: Connection) -> None:
     """End before it is ready."""
+
+
+class Narrow:
+    """A worker for whose device a checkpoint is too large, as it says of the third attempt to load it."""
+
+    def __init__(self) -> None:
+        self.failed, self.often = 0, threading.Event()
+
+    def __call__(self, pipe: Connection) -> None:
+        pipe.send(("ready", "cuda"))
+        while True:
+            task, _ = pipe.recv()
+            if task.checkpoint == "512-base":
+                self.failed += 1
+                pipe.send(("failed", "out of memory", self.failed >= 3))
+                if self.failed == 3:
+                    self.often.set()
+            else:
+                pipe.send(("done",))
 
 
 class Company:
@@ -114,6 +133,37 @@ def test_a_device_that_is_left_out_is_replaced_beside_one_that_works() -> None:
     assert company.engine().run(TASKS[:2]) == []
     assert company.started == [0, 1, 2]
     assert [line for line in company.said if "its device is left out" in line]
+
+
+def test_a_checkpoint_that_does_not_load_in_one_worker_is_left_to_the_others() -> None:
+    narrow, small = Narrow(), [Task("small", task.block, (1.5,)) for task in TASKS]
+    company = Company(narrow, lambda pipe: works(pipe, lambda: narrow.often.wait(20)))
+    assert company.engine().run([*TASKS, *small]) == []
+    assert narrow.failed == 3
+
+
+def test_a_checkpoint_that_loads_in_no_worker_is_given_up_and_the_others_are_finished() -> None:
+    small = [Task("small", task.block, (1.5,)) for task in TASKS]
+    given_up = Company(Narrow(), Narrow()).engine().run([*TASKS, *small])
+    assert sorted(failure.task for failure in given_up) == TASKS
+
+
+@pytest.mark.parametrize(
+    ("unfit", "others", "chosen"),
+    [
+        ("", ["", ""], "abc"),
+        ("a", ["a", ""], "b"),
+        ("abc", ["abc", "a"], "a"),
+        ("abc", ["abc", "b", "bc"], "b"),
+        ("abc", ["abc", "c", "ab"], ""),
+    ],
+)
+def test_what_a_worker_cannot_load_is_its_work_only_where_no_other_can(
+    unfit: str, others: list[str], chosen: str
+) -> None:
+    queue = [Task(name, Block(0, 0), (1.5,)) for name in "abc"]
+    found = choose(queue, unfit, others)
+    assert (found.checkpoint if found else "") == chosen[:1]
 
 
 def test_a_worker_that_not_even_sigkill_ends_is_not_waited_for_for_ever() -> None:

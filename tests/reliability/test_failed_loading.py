@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from sd2eval import checkpoints, events
 from sd2eval.checkpoints.networks import _one_line
+from sd2eval.engines.base import Attempts
+from sd2eval.engines.local import InProcess
 from sd2eval.errors import InputError
 from sd2eval.progress import Progress
 from sd2eval.worker import DeviceLost
@@ -118,6 +121,28 @@ def test_a_disk_that_is_full_while_workers_start_is_a_stop(tmp_path: Path) -> No
     assert done.returncode == 75, done.stderr
     *_, line = done.stderr.splitlines()
     assert line.startswith("sd2eval: no room on the disk")
+
+
+def test_a_checkpoint_that_finds_no_memory_is_not_loaded_for_each_of_its_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, loads, works = enlisted(tmp_path / "run", Progress(12, quiet=True)), list[int](), {3}
+
+    def load(*_: object) -> None:
+        loads.append(1)
+        if len(loads) not in works:
+            raise torch.OutOfMemoryError(MEMORY)
+
+    monkeypatch.setattr(checkpoints, "load", load)
+    monkeypatch.setattr(checkpoints, "check_prediction", lambda _: None)
+    monkeypatch.setattr(worker, "_make", lambda *_: None)
+    attempts = Attempts(3, lambda _: None)
+    assert InProcess(worker, attempts).run(TASKS[:2]) == []  # the third attempt was well
+    worker._loaded.clear()
+    given_up = InProcess(worker, attempts).run(TASKS[2:])
+    assert [(failure.task, failure.attempts) for failure in given_up] == [(task, 3) for task in TASKS[2:]]
+    assert all(MEMORY in failure.reason and failure.task.key in failure.reason for failure in given_up)
+    assert len(loads) == 3 + 3
 
 
 def test_a_file_is_not_blamed_for_the_device_that_it_is_loaded_onto(
