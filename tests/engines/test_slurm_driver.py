@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from sd2eval.interrupt import Interrupt
 from sd2eval.plan import Block
 from sd2eval.progress import Progress
 from sd2eval.store import RunFolder
-from sd2eval.worker import DeviceLost, Task
+from sd2eval.worker import DeviceLost, Task, Unloadable
 
 CONFIG = from_overrides("engine=slurm", "engine.cluster=local", "engine.workers=2")[0].engine
 TASKS = [Task("512-base", Block(number, number), (1.5,)) for number in range(3)]
@@ -82,8 +82,28 @@ def test_a_task_that_cannot_start_gives_its_shard_back_and_says_why(
     assert FAULT in capsys.readouterr().out
 
 
-def life(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[tuple[str, str]]]:
-    """Have a task live once in this process; return where the shards stand, and what it ended with."""
+@pytest.mark.parametrize("others_work", [True, False])
+def test_a_checkpoint_that_does_not_load_in_a_task_is_left_to_one_that_works_on_it(
+    others_work: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where none does it fails there for each of its shards, without being loaded again."""
+
+    def run(task: Task) -> None:
+        raise Unloadable(f"{task.key}: {FAULT}")
+
+    worker = SimpleNamespace(run=run)
+    monkeypatch.setattr("sd2eval.engines.array_task.enlist", lambda *_, **__: worker)
+    look, _ = life(tmp_path, monkeypatch, TASKS[:1] if others_work else [])
+    assert sum(look.failures.values()) == (1 if others_work else len(TASKS) * CONFIG.tries)
+
+
+def life(
+    path: Path, monkeypatch: pytest.MonkeyPatch, claimed: Sequence[Task] = ()
+) -> tuple[Any, list[tuple[str, str]]]:
+    """Have a task live once in this process, beside another that has claimed some shards.
+
+    Return where the shards stand, and what it ended with.
+    """
     monkeypatch.setattr(submitit, "JobEnvironment", lambda: SimpleNamespace(job_id="7_0"))
     ignore: Callable[..., None] = lambda *_: None  # noqa: E731
     monkeypatch.setattr(signal, "signal", ignore)
@@ -91,5 +111,7 @@ def life(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[tuple[s
     run.config = SimpleNamespace(device="cpu")
     claims = Claims(path, run.token)
     claims.open()
+    for task in claimed:
+        claims.take(task, "8_0")
     ArrayTask(run, TASKS, CONFIG, 0)()
     return claims.look(TASKS), claims.ends()
