@@ -166,6 +166,7 @@ def _run(job: Job, fields: dict[str, Any]) -> list[Failure]:
     ) as engine:
         del networks  # the workers of other processes have their own
         failures = _draw(job, engine)
+    failed.settle(job.store)
     with job.session.spend("metrics"):
         measured = evaluate.measure(job.store, job.store.read_info())
     report.write_tables(job.store.path, measured)
@@ -178,8 +179,8 @@ def _driving(job: Job) -> Iterator[None]:
     try:
         with on_device(job.session, job.device):
             yield
-    except DeviceLost as lost:
-        raise Stopped(f"this process cannot go on: {lost}") from lost
+    except (DeviceLost, MemoryError) as error:
+        raise Stopped(f"this process cannot go on: {error}") from error
 
 
 def _assignment(job: Job, digests: dict[str, str]) -> Assignment:
@@ -208,7 +209,8 @@ def _draw(job: Job, engine: Engine) -> list[Failure]:
         waiting = [(one, next(one, None)) for one in rounds]
         rounds = [one for one, tasks in waiting if tasks is not None]
         together = [task for _, tasks in waiting for task in tasks or []]
-        _note(job, failures, together, engine.run(together))
+        if together:  # nothing of it when the last look is over: the display goes on to say what was made
+            _note(job, failures, together, engine.run(together))
     return failures
 
 

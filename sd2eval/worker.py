@@ -49,6 +49,10 @@ class DeviceLost(ShardFailed):
     """Whether a new process would not find the device well either."""
 
 
+class Unloadable(ShardFailed):
+    """A shard could not be made because its checkpoint does not load here, as often as that was tried."""
+
+
 def device_lost(session: Session, place: str, error: Exception, doing: str = "") -> DeviceLost | None:
     """Return what an error means where the device is to blame, and say it; None where it is not."""
     fault = device_fault(error)
@@ -70,7 +74,8 @@ def on_device(session: Session, device: torch.device) -> Iterator[None]:
     """Say of a device that the networks of the metrics do not load onto it, or do not work there.
 
     Raises:
-        DeviceLost: in place of an error of the device or its memory.
+        DeviceLost: in place of an error of the device.
+        MemoryError: in place of whatever came from too little memory, such as a file that was "unreadable".
     """
     try:
         yield
@@ -78,7 +83,7 @@ def on_device(session: Session, device: torch.device) -> Iterator[None]:
         if not of_the_machine(error):
             raise
         lost = device_lost(session, str(device), error)
-        raise lost or DeviceLost(f"{device} on {socket.gethostname()}: {_reason(error)}") from error
+        raise lost or MemoryError(f"{device} on {socket.gethostname()}: {_reason(error)}") from error
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -110,6 +115,8 @@ class Worker:
     session: Session
     fence: Fence = lambda: None
     _loaded: dict[str, Checkpoint] = field(default_factory=dict)
+    _unloaded: dict[str, list[str]] = field(default_factory=dict)
+    """Why each checkpoint did not load, as often as that failed in a row."""
     _enough: dict[str, int] = field(default_factory=dict)
     """What memory was enough for, by what it is, when it once was not."""
     _shown: int = 0
@@ -126,7 +133,8 @@ class Worker:
 
         Raises:
             InputError: the checkpoint's files are not what they should be: no other shard will do.
-            ShardFailed: this shard cannot be made; from the error. `DeviceLost`: nor any other one here.
+            ShardFailed: this shard cannot be made; from the error. `DeviceLost`: nor any other one here;
+                `Unloadable`: nor any other one of its checkpoint.
             Stopped: a signal came, the disk is full, or another driver has taken over.
         """
         checkpoint = self._ready(task)
@@ -143,16 +151,25 @@ class Worker:
         self.session.event("shard_published", shard=task.key, seconds=round(time.monotonic() - begin, 3))
 
     def _ready(self, task: Task) -> Checkpoint:
-        """Return the loaded checkpoint of a task."""
+        """Return the loaded checkpoint of a task; what does not load is not tried for each shard anew."""
+        reasons = self._unloaded.setdefault(task.checkpoint, [])
+        if len(reasons) >= self.config.engine.tries:
+            raise Unloadable(f"{task.key}: {reasons[-1]}")
         try:
             with room():
-                return self._checkpoint(task.checkpoint)
+                checkpoint = self._checkpoint(task.checkpoint)
         except Stopped:
             raise
         except Exception as error:
             if isinstance(error, InputError) and not of_the_machine(error):
                 raise
-            raise self._failed(task, error) from error
+            reasons.append(_reason(error))
+            failed = self._failed(task, error)
+            if len(reasons) >= self.config.engine.tries and not isinstance(failed, DeviceLost):
+                failed = Unloadable(str(failed))
+            raise failed from error
+        reasons.clear()
+        return checkpoint
 
     def _failed(self, task: Task, error: Exception) -> ShardFailed:
         """Return what a failure means for the shard, and say it of the device where that is to blame."""

@@ -22,7 +22,7 @@ from sd2eval.engines.claims import Claims
 from sd2eval.engines.submission import shard_seconds
 from sd2eval.errors import EXIT_RESUMABLE, InputError, Stopped
 from sd2eval.interrupt import Interrupt
-from sd2eval.worker import DeviceLost, ShardFailed, Task, Worker
+from sd2eval.worker import DeviceLost, ShardFailed, Task, Unloadable, Worker
 
 
 @dataclass
@@ -39,6 +39,8 @@ class ArrayTask:
     _job: str = ""
     _held: Task | None = None
     _made: int = 0
+    _unfit: set[str] = field(default_factory=set)
+    """Checkpoints that do not load here."""
     _begun: float = field(default_factory=time.monotonic)
 
     def __call__(self) -> None:
@@ -101,14 +103,20 @@ class ArrayTask:
         worker: Worker | None = None
         while self._take() is not None:
             assert self._held is not None
-            try:
-                if worker is None:  # not earlier: an array that waited long may find nothing left
+            if worker is None:  # not earlier: an array that waited long may find nothing left
+                try:
                     worker = self._enlist()
+                except (DeviceLost, MemoryError) as error:  # the node's doing, not the shard's
+                    _say(f"no worker gets ready: {error}")
+                    return  # which gives the shard back; the driver counts such ends
+            try:
                 _say(self._held.key)
                 worker.run(self._held)
             except ShardFailed as error:
                 _say(str(error))
                 self._claims.fail(self._held, str(error))
+                if isinstance(error, Unloadable):
+                    self._unfit.add(self._held.checkpoint)
                 if isinstance(error, DeviceLost):
                     return  # the driver submits another task
             self._made += 1
@@ -119,7 +127,10 @@ class ArrayTask:
         last, self._held = self._held, None
         while True:
             _Watch(self.assignment, self.driver).check()
-            free = self._claims.look(self.tasks).free(self.tasks, self.engine.tries)
+            look = self._claims.look(self.tasks)
+            elsewhere = self._unfit & {task.checkpoint for task in look.claimed - look.made}
+            free = look.free(self.tasks, self.engine.tries)
+            free = [task for task in free if task.checkpoint not in elsewhere]  # others can load it
             if not free:
                 return None
             wanted = _preferred(free, last, self.number)

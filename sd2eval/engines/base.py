@@ -8,7 +8,7 @@ moment between looking and renaming does no harm: a shard is never replaced.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -103,6 +103,7 @@ def enlist(
     Raises:
         InputError: the networks here are not the driver's.
         DeviceLost: the device does not let them load.
+        MemoryError: they do not fit into it now.
         Stopped: the disk is full.
     """
     set_precision(assignment.dtype)
@@ -128,6 +129,26 @@ def enlist(
         session=session,
         fence=lambda: check_token(assignment.path, assignment.token),
     )
+
+
+def choose(queue: Sequence[Task], unfit: Container[str], others: Iterable[Container[str]]) -> Task | None:
+    """Return what a worker does next; None: others can do what is left, and it cannot.
+
+    Args:
+        queue: what is to do, in order.
+        unfit: the checkpoints that do not load in this worker.
+        others: those that do not in each of all workers: another's device may have more memory.
+    """
+    fit = next((task for task in queue if task.checkpoint not in unfit), None)
+    if fit is not None:
+        return fit
+    hopeless = (task for task in queue if all(task.checkpoint in other for other in others))
+    return next(hopeless, None)
+
+
+def last_line(lines: Sequence[str]) -> str:
+    """Return the last that a process printed: of a traceback, the error."""
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
 def announce(progress: Progress, tasks: Sequence[Task], workers: int) -> None:

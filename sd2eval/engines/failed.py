@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from sd2eval.engines.base import Failure
 from sd2eval.store import FAILED, RunFolder
@@ -31,9 +32,7 @@ def write(store: RunFolder, failure: Failure) -> None:
 
 def clear(store: RunFolder) -> None:
     """Forget what an earlier attempt gave up: all of it is tried again."""
-    for file in store.path.glob(f"{FAILED}/*.json"):
-        file.unlink(missing_ok=True)
-    _tidy(store)
+    _remove(store, store.path.glob(f"{FAILED}/*.json"))
 
 
 def forget(store: RunFolder) -> None:
@@ -44,7 +43,9 @@ def forget(store: RunFolder) -> None:
 def tried(store: RunFolder, task: Task) -> list[str]:
     """Return why a shard broke the processes of earlier commands."""
     with contextlib.suppress(OSError, ValueError):
-        return list(json.loads((store.path / FAILED / f"{_stem(task)}{TRIES}").read_text()))
+        found = json.loads(_tries(store, task).read_text())
+        if isinstance(found, list) and all(isinstance(reason, str) for reason in found):
+            return found
     return []
 
 
@@ -55,11 +56,21 @@ def note_try(store: RunFolder, task: Task, reason: str) -> None:
 
 def forget_tries(store: RunFolder, task: Task) -> None:
     """Forget it: the shard is made, or given up."""
-    (store.path / FAILED / f"{_stem(task)}{TRIES}").unlink(missing_ok=True)
-    _tidy(store)
+    _remove(store, [_tries(store, task)])
 
 
-def _tidy(store: RunFolder) -> None:
+def settle(store: RunFolder) -> None:
+    """Forget it of all, when each shard is made or given up: one may have had another `shard_size`."""
+    _remove(store, store.path.glob(f"{FAILED}/*{TRIES}"))
+
+
+def _tries(store: RunFolder, task: Task) -> Path:
+    return store.path / FAILED / f"{_stem(task)}{TRIES}"
+
+
+def _remove(store: RunFolder, files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it is not there, or not empty
         (store.path / FAILED).rmdir()
 

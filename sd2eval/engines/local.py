@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import IO
 
 from sd2eval.engines import failed
-from sd2eval.engines.base import Assignment, Attempts, Failure, announce
+from sd2eval.engines.base import Assignment, Attempts, Failure, announce, choose, last_line
 from sd2eval.engines.process import Place
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
@@ -26,6 +26,8 @@ from sd2eval.worker import DeviceLost, ShardFailed, Task, Worker
 
 LOOK_SECONDS = 0.5
 """How often the driver looks whether a signal came."""
+END_SECONDS = 20.0
+"""How long a worker that is killed, or has closed its end, may take to end."""
 MOST_FAULTS = 2
 """A device that fails so often in a row is left out: once may be the shard's doing."""
 
@@ -77,22 +79,33 @@ class _Hand:
     task: Task | None = None
     images: int = 0
     """Of its task, as far as the display counts them."""
+    unfit: set[str] = field(default_factory=set)
+    """Checkpoints that do not load there."""
 
     @property
     def name(self) -> str:
         """What messages call it."""
         return f"worker {self.index}" + (f" ({self.device})" if self.device not in ("", "cpu") else "")
 
-    def end(self) -> str:
-        """Make sure that it has ended and say how, with the last that it printed."""
+    def end(self, said: str = "") -> str:
+        """Make sure that it has ended and say how, with what it said of that, or the last that it printed.
+
+        In the middle of a call of a device that hangs it may outlive even SIGKILL: nobody waits for that for
+        ever, and it publishes nothing any more.
+        """
         self.pipe.close()
-        code = self.process.wait()
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        try:
+            code = self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            how = f"was killed, and has not ended for {END_SECONDS:.0f} seconds: its device may hang"
+        else:
+            how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            how = "ended" if said else how
         self.output.seek(0)
-        lines = self.output.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = said or last_line(self.output.read().decode(errors="replace").split("\n"))
         self.output.close()
-        return f"{self.name} ended {how}" + (f" ({last[:300]})" if last else "")
+        return f"{self.name} {how}" + (f" ({last})" if last else "")
 
 
 @dataclass
@@ -109,7 +122,7 @@ class Processes:
     _count: int = 0
     """Workers of this look: each has that part of the cores and of the energy."""
     _hands: list[_Hand] = field(default_factory=list)
-    _vain: dict[int, int] = field(default_factory=dict)
+    _vain: Counter[int] = field(default_factory=Counter)
     """How often in a row the worker of each number ended before it was ready."""
     _faults: Counter[int] = field(default_factory=Counter)
     """How often in a row the device of each worker failed; at `MOST_FAULTS` it is left out."""
@@ -122,10 +135,7 @@ class Processes:
         """
         queue, given_up = deque(tasks), list[Failure]()
         self._count = min(self.most, len(tasks))  # a later look may have more
-        there = {hand.index for hand in self._hands}
-        left = [index for index in range(self.most) if self._faults[index] < MOST_FAULTS]
-        missing = [index for index in left if index not in there]
-        self._hands += [self._start(index) for index in missing[: max(0, self._count - len(there))]]
+        self._fill()
         announce(self.progress, tasks, self._count)
         while queue or any(hand.task for hand in self._hands):
             self.interrupt.check()
@@ -142,23 +152,45 @@ class Processes:
                     given_up.append(final)
         return given_up
 
+    def _fill(self) -> None:
+        """Start the workers that are missing, of numbers where one may get ready and the device is not lost.
+
+        Where there are fewer shards than devices, the next device is tried when one is left out.
+        """
+        there = {hand.index for hand in self._hands}
+        fit = [
+            index
+            for index in range(self.most)
+            if self._faults[index] < MOST_FAULTS and self._vain[index] < self.attempts.most
+        ]
+        missing = [index for index in fit if index not in there]
+        self._hands += [self._start(index) for index in missing[: max(0, self._count - len(there))]]
+
     def close(self) -> None:
         """End the workers; what they have not published is lost, and what they left half-written goes."""
         for hand in self._hands:
             hand.process.kill()  # at any moment: a shard is published whole or not at all
         for hand in self._hands:
-            hand.end()
+            how = hand.end()
+            if hand.process.returncode is None:
+                self.attempts.say(how)
         self._hands.clear()
         RunFolder(self.assignment.path).clean()
 
     def _deal(self, queue: deque[Task]) -> None:
+        others = [hand.unfit for hand in self._hands]
         for hand in self._hands:
-            if hand.device and hand.task is None and queue:
-                try:
-                    hand.pipe.send((queue[0], self._count))
-                except OSError:
-                    continue  # it has just died, which is heard next
-                hand.task, hand.images = queue.popleft(), 0
+            if not hand.device or hand.task is not None:
+                continue
+            task = choose(queue, hand.unfit, others)
+            if task is None:
+                continue
+            try:
+                hand.pipe.send((task, self._count))
+            except OSError:
+                continue  # it has just died, which is heard next
+            queue.remove(task)
+            hand.task, hand.images = task, 0
 
     def _hear(self, hand: _Hand) -> tuple[Task, str] | None:
         """Take a message; return a task that failed and why."""
@@ -173,6 +205,8 @@ class Processes:
         if kind == "failed":
             task, hand.task = hand.task, None
             assert task is not None
+            if content[1]:
+                hand.unfit.add(task.checkpoint)
             return task, content[0]
         if kind == "ready":
             hand.device, self._vain[hand.index] = content[0], 0
@@ -191,27 +225,26 @@ class Processes:
         return None
 
     def _replace(self, hand: _Hand, said: str = "") -> tuple[Task, str] | None:
-        """Start another process for one that ended, unless none gets ready there or its device is lost."""
+        """Have another process in place of one that ended; return its task and why that failed."""
         self._hands.remove(hand)
-        ended = hand.end()
-        how = f"{hand.name} ended ({said})" if said else ended
+        how = hand.end(said)
         self.interrupt.check()  # all processes may have got the same signal
         self.attempts.lost(hand.name, how)
         if not hand.device:
-            self._vain[hand.index] = self._vain.get(hand.index, 0) + 1
+            self._vain[hand.index] += 1
+        self._fill()
+        vain = self._vain[hand.index]
         if self._faults[hand.index] >= MOST_FAULTS:
             if not self._hands:
                 raise Stopped(f"no device is left: {how}")
             self.attempts.say(f"{how}; its device is left out")
-        elif self._vain.get(hand.index, 0) < self.attempts.most:
-            self._hands.append(self._start(hand.index))
-        elif self._hands:
-            self.attempts.say(f"{how}, {self._vain[hand.index]} times before it was ready; the others go on")
-        else:
-            raise Stopped(f"no worker gets ready: {how}, {self._vain[hand.index]} times")
+        elif vain >= self.attempts.most:
+            if not self._hands:
+                raise Stopped(f"no worker gets ready: {how}, {vain} times")
+            self.attempts.say(f"{how}, {vain} times before it was ready; the others go on")
+        elif hand.device and hand.task is None:
+            self.attempts.say(f"{how}; another one goes on")
         if hand.task is None:
-            if hand.device:
-                self.attempts.say(f"{how}; another one was started")
             return None
         self.progress.advance(-hand.images)  # they are made again
         return hand.task, said or f"{hand.task.key}: {how}"

@@ -20,7 +20,7 @@ from sd2eval.devices import device_name
 from sd2eval.engines.base import Assignment, device_of, enlist
 from sd2eval.errors import EXIT_RESUMABLE, InputError, Stopped
 from sd2eval.interrupt import Interrupt
-from sd2eval.worker import DeviceLost, ShardFailed, Task
+from sd2eval.worker import DeviceLost, ShardFailed, Task, Unloadable
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _serve(pipe: Connection, place: Place, tasks: queue.SimpleQueue[tuple[Task, 
             pipe.send(("lost", str(error), error.gone))
             raise  # its successor may find the device well
         except ShardFailed as error:
-            pipe.send(("failed", str(error)))
+            pipe.send(("failed", str(error), isinstance(error, Unloadable)))
 
 
 def _share_cores(device: torch.device, threads: int, count: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import sd2eval
 from sd2eval.config import EngineConfig
 from sd2eval.engines import ray_cluster
-from sd2eval.engines.base import Assignment, Attempts, Failure
+from sd2eval.engines.base import Assignment, Attempts, Failure, choose
 from sd2eval.engines.ray_actor import Actor
 from sd2eval.engines.ray_cluster import Slot
 from sd2eval.errors import InputError, Stopped
@@ -83,6 +83,8 @@ class _Hand:
     host: str = ""
     task: Task | None = None
     starts: int = 1
+    unfit: set[str] = field(default_factory=set)
+    """Checkpoints that do not load there."""
 
 
 @dataclass
@@ -141,12 +143,14 @@ class Actors:
             scheduling_strategy="SPREAD", max_restarts=0, max_task_retries=0, **options
         )
         hand.actor, hand.host, hand.task = remote.remote(), "", None
+        hand.unfit.clear()
         hand.asked, hand.answer = "place", hand.actor.place.remote()
         return hand
 
     def _deal(self, queue: deque[Task]) -> None:
         """Ask every actor that is free for the next thing."""
         placed = all(hand.host for hand in self._hands)
+        others = [hand.unfit for hand in self._hands if hand.host]  # some may wait for room for ever
         late = time.monotonic() - self._begun > PLACE_SECONDS
         for hand in self._hands:
             if hand.answer is not None:
@@ -158,8 +162,9 @@ class Actors:
                     hand.answer = hand.actor.enlist.remote(
                         self.told, device, self.slot.cpus, self._share(hand)
                     )
-            elif queue:
-                hand.task, hand.asked = queue.popleft(), "run"
+            elif (task := choose(queue, hand.unfit, others)) is not None:
+                queue.remove(task)
+                hand.task, hand.asked = task, "run"
                 hand.answer = hand.actor.run.remote(hand.task, self._share(hand))
 
     def _share(self, hand: _Hand) -> float:
@@ -204,7 +209,9 @@ class Actors:
         if hand.asked == "run":
             task, hand.task = hand.task, None
             assert task is not None
-            if answer.kind == "failed":
+            if answer.kind == "unloadable":
+                hand.unfit.add(task.checkpoint)
+            if answer.kind in ("failed", "unloadable"):
                 return str(answer.text)
             hand.starts = 0
             await_shard(self.assignment.path, task, hand.host, self.interrupt)

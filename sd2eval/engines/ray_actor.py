@@ -14,7 +14,7 @@ from sd2eval.engines.base import Assignment, check_token, enlist
 from sd2eval.errors import InputError, Stopped
 from sd2eval.interrupt import Interrupt
 from sd2eval.store import WRITER
-from sd2eval.worker import DeviceLost, ShardFailed, Task, Worker
+from sd2eval.worker import DeviceLost, ShardFailed, Task, Unloadable, Worker
 
 LOOK_SECONDS = 0.5
 """How often a worker looks for the run folder."""
@@ -23,7 +23,7 @@ SIGHT_SECONDS = 10.0
 TOKEN_SECONDS = 5.0
 """How often a worker looks whether its driver still has the run."""
 
-Kind: TypeAlias = Literal["ready", "done", "failed", "refused", "stopped"]
+Kind: TypeAlias = Literal["ready", "done", "failed", "unloadable", "refused", "stopped"]
 
 
 class Answer(NamedTuple):
@@ -71,7 +71,8 @@ class Actor:
         except DeviceLost:
             raise  # its driver ends this process and starts another
         except ShardFailed as error:
-            return self._answer("failed", str(error))
+            kind: Kind = "unloadable" if isinstance(error, Unloadable) else "failed"
+            return self._answer(kind, str(error))
         except InputError as error:
             return self._answer("refused", f"node {socket.gethostname()}: {error}")
         except Stopped as stop:

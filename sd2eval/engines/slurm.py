@@ -46,8 +46,10 @@ class Slurm:
     """Looks in a row at which jobs were missing."""
     _fruitless: int = 0
     """Submissions in a row after which nothing was made, or failed, and no job was told to end."""
-    _refused: int = 0
-    """Submissions in a row that Slurm refused."""
+    _refused: bool = False
+    """Whether Slurm refused the last submission."""
+    _stranded: int = 0
+    """Submissions in a row that it refused with no job alive."""
     _again: float = 0.0
     """When, by the monotonic clock, it is asked again after that."""
     _left: int = 0
@@ -128,6 +130,8 @@ class Slurm:
         if missing <= 0 or (alive and self._short < 2):  # who let go of a shard takes it again at once
             return
         if self._fruitless >= self.config.tries:
+            if alive:  # on other nodes, perhaps: a shard that they make shows that jobs can work
+                return
             raise InputError(
                 f"engine=slurm: jobs were submitted {self._fruitless} times and ended before a shard was "
                 f"made; the last one's log: {self._jobs.last_log()}"
@@ -146,15 +150,16 @@ class Slurm:
                 ]
             )
         except NotNow as refusal:
-            self._refused += 1
             self._again = time.monotonic() + ASK_SECONDS[self.config.cluster]
-            if self._refused == 1:
+            self._stranded = 0 if alive else self._stranded + 1
+            if not self._refused:
                 self.progress.print(f"Slurm takes no job now, it is asked again ({refusal})")
-            if self._refused >= MOST_REFUSALS and not alive:
-                raise Stopped(f"Slurm took no job {self._refused} times: {refusal}") from refusal
+            self._refused = True
+            if self._stranded >= MOST_REFUSALS:
+                raise Stopped(f"Slurm took no job {self._stranded} times: {refusal}") from refusal
         else:
             self._fruitless += 1
-            self._refused = 0
+            self._refused, self._stranded = False, 0
 
     def _show(self, alive: dict[str, str]) -> None:
         running = sum(state == "RUNNING" for state in alive.values())

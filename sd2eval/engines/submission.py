@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sd2eval.config import EngineConfig
+from sd2eval.engines.base import last_line
 from sd2eval.errors import InputError
 
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
@@ -131,8 +132,13 @@ class Jobs:
         return f"ended{state}, see {self._jobs[job].paths.stdout}"
 
     def last_log(self) -> str:
-        """Return the path of the log of the job submitted last."""
-        return str(list(self._jobs.values())[-1].paths.stdout)
+        """Return the path of the log of the job submitted last, and the line that it ends with."""
+        log: Path = list(self._jobs.values())[-1].paths.stdout
+        with contextlib.suppress(OSError):  # it is not there, or not yet as seen from here
+            lines = log.read_text(errors="replace").split("\n")
+            last = last_line([line for line in lines if not line.startswith("submitit ")])
+            return f"{log} ({last})" if last else str(log)
+        return str(log)
 
     def cancel(self) -> None:
         """Stop all jobs; processes of ours have ended then."""

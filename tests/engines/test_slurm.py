@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import sd2eval
+from sd2eval.engines import submission
 from sd2eval.errors import InputError, Stopped, Unfinished
 from sd2eval.mini import DATA
 from sd2eval.run_tables import Run
@@ -181,7 +182,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake_slurm.install(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_SLURM", str(tmp_path))
-    monkeypatch.setattr("sd2eval.engines.submission.ASK_SECONDS", {"slurm": 0.2})
+    monkeypatch.setitem(submission.ASK_SECONDS, "slurm", 0.2)  # whoever imported it waits so long only
     return tmp_path
 
 
@@ -244,9 +245,10 @@ def test_what_sbatch_refuses_is_the_users_line(slurm: Path) -> None:
 
 
 def test_while_slurm_takes_no_job_those_that_live_go_on_and_it_is_asked_again(
-    done: Run, slurm: Path, capsys: pytest.CaptureFixture[str]
+    done: Run, slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task of the first array is cancelled, and its successor refused for a while, with none alive."""
+    monkeypatch.setattr("sd2eval.engines.slurm.MOST_REFUSALS", 10**6)  # however late it is taken back
     out, refuses = slurm / "run", slurm / "refuses"
 
     def cancel(found: Any) -> None:

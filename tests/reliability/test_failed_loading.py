@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from sd2eval import checkpoints, events
 from sd2eval.checkpoints.networks import _one_line
+from sd2eval.engines.base import Attempts
+from sd2eval.engines.local import InProcess
 from sd2eval.errors import InputError
 from sd2eval.progress import Progress
 from sd2eval.worker import DeviceLost
@@ -82,11 +85,35 @@ def test_a_device_that_is_lost_while_a_worker_starts_is_named_and_left_out(tmp_p
     assert faults == ["context", "gone"]
 
 
-def test_under_slurm_a_device_that_breaks_while_a_task_starts_counts_as_a_try(tmp_path: Path) -> None:
-    done = sweep(tmp_path, *SLURM, *FEW, faults=(ASSERT,), where="start")
+def test_under_slurm_a_device_that_breaks_while_a_task_starts_is_no_try_of_a_shard(tmp_path: Path) -> None:
+    done = sweep(tmp_path, *SLURM, *FEW, "engine.tries=2", faults=(ASSERT,), where="start")
     assert done.returncode == 0, done.stderr
     assert len(named(tmp_path / "run", "device_lost")) == 1
-    assert len(named(tmp_path / "run", "shard_failed")) == 1
+    assert not named(tmp_path / "run", "shard_failed")
+
+
+def test_a_worker_that_finds_no_memory_at_its_start_is_started_again(tmp_path: Path) -> None:
+    """Its device is not lost: with a single shard there is a single worker, and it has three starts."""
+    done = sweep(tmp_path, *LOCAL, *FEW, "checkpoints=[512-base]", faults=(MEMORY,) * 2, where="start")
+    assert done.returncode == 0, done.stderr
+    assert len(named(tmp_path / "run", "worker_started")) == 3
+    assert len(named(tmp_path / "run", "worker_lost")) == 2
+    assert all(MEMORY in str(lost["reason"]) for lost in named(tmp_path / "run", "worker_lost"))
+    assert not named(tmp_path / "run", "device_lost")
+
+
+@pytest.mark.parametrize(("says", "kind"), [(MEMORY, MemoryError), (ECC, DeviceLost)])
+def test_whatever_memory_or_the_device_make_of_loading_is_told_apart(
+    says: str, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is a mistake of the user, as whom an unreadable file would end the run in every engine."""
+
+    def load(*_: object) -> None:
+        raise InputError("cannot load its weights") from RuntimeError(says)
+
+    monkeypatch.setattr("sd2eval.engines.base.load_networks", load)
+    with pytest.raises(kind, match=r"cpu on .*cannot load its weights"):
+        enlisted(tmp_path / "run", Progress(12, quiet=True))
 
 
 def test_a_disk_that_is_full_while_workers_start_is_a_stop(tmp_path: Path) -> None:
@@ -94,6 +121,28 @@ def test_a_disk_that_is_full_while_workers_start_is_a_stop(tmp_path: Path) -> No
     assert done.returncode == 75, done.stderr
     *_, line = done.stderr.splitlines()
     assert line.startswith("sd2eval: no room on the disk")
+
+
+def test_a_checkpoint_that_finds_no_memory_is_not_loaded_for_each_of_its_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, loads, works = enlisted(tmp_path / "run", Progress(12, quiet=True)), list[int](), {3}
+
+    def load(*_: object) -> None:
+        loads.append(1)
+        if len(loads) not in works:
+            raise torch.OutOfMemoryError(MEMORY)
+
+    monkeypatch.setattr(checkpoints, "load", load)
+    monkeypatch.setattr(checkpoints, "check_prediction", lambda _: None)
+    monkeypatch.setattr(worker, "_make", lambda *_: None)
+    attempts = Attempts(3, lambda _: None)
+    assert InProcess(worker, attempts).run(TASKS[:2]) == []  # the third attempt was well
+    worker._loaded.clear()
+    given_up = InProcess(worker, attempts).run(TASKS[2:])
+    assert [(failure.task, failure.attempts) for failure in given_up] == [(task, 3) for task in TASKS[2:]]
+    assert all(MEMORY in failure.reason and failure.task.key in failure.reason for failure in given_up)
+    assert len(loads) == 3 + 3
 
 
 def test_a_file_is_not_blamed_for_the_device_that_it_is_loaded_onto(
