@@ -100,8 +100,9 @@ def sweep(config: SweepConfig, definitions: list[CheckpointConfig]) -> Run:
     store.refuse_foreign()
     if store.exists and store.begun:
         refuse_other(store.read_info(), fields)
-        if finished(store) and same_files(store.read_info(), config, definitions):
-            return report.load_run(store.path)
+        whole = finished(store)
+        if whole is not None and same_files(whole.info, config, definitions):
+            return whole
     # Weights are fetched and recognised before anything begins, with a display of their own.
     begin = time.monotonic()
     weights = {definition.name: find_weights(definition) for definition in definitions}
@@ -303,14 +304,14 @@ def _reference(job: Job, networks: Networks, digests: dict[str, str]) -> None:
     job.store.write_arrays("reference", arrays)
 
 
-def finished(store: RunFolder) -> bool:
-    """Whether every cell is scored and all tables were written to the end; then nothing is left to do."""
+def finished(store: RunFolder) -> Run | None:
+    """Return the run if every cell is scored and all tables were written to the end: nothing is to do."""
     run = report.read_run(store.path)
     if run is None:
-        return False
+        return None
     info = run.info
     scales = len(info.config["guidance_scales"])
     expected = sum(
         scales * len(evaluate.planned_metrics(info, name)) for name in evaluate.checkpoint_names(info)
     )
-    return len(run.results) + len(run.unscored) == expected
+    return run if len(run.results) + len(run.unscored) == expected else None
